@@ -1,0 +1,67 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+// The few things of Linux and glibc that Swift cannot say: variadic calls, macros, and code that runs before main.
+#ifndef RELIGHT_CLINUX_H
+#define RELIGHT_CLINUX_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/// Referenced by the executable so that the constructor that mounts /proc is linked in.
+extern const int relight_early_anchor;
+
+/// Makes standard output line-buffered and standard error unbuffered; pipes and serial lines are block-buffered else.
+void relight_line_buffer_output(void);
+
+/// Device size in bytes (BLKGETSIZE64). 0, or the negated errno.
+int relight_block_size(int descriptor, uint64_t *bytes);
+/// Logical sector size in bytes (BLKSSZGET). 0, or the negated errno.
+int relight_logical_sector_size(int descriptor, uint32_t *bytes);
+/// Physical sector size in bytes (BLKPBSZGET). 0, or the negated errno.
+int relight_physical_sector_size(int descriptor, uint32_t *bytes);
+/// Sets or clears the kernel's read-only mark (BLKROSET). 0, or the negated errno.
+int relight_set_read_only(int descriptor, int read_only);
+/// Drops the kernel's cached pages of the device (BLKFLSBUF). 0, or the negated errno.
+int relight_flush_buffers(int descriptor);
+/// Has the kernel read the partition table again (BLKRRPART). 0, or the negated errno.
+int relight_reread_partitions(int descriptor);
+/// Discards a range (BLKDISCARD). 0, or the negated errno.
+int relight_discard(int descriptor, uint64_t start, uint64_t length);
+/// Zeroes a range (BLKZEROOUT). 0, or the negated errno.
+int relight_zero_out(int descriptor, uint64_t start, uint64_t length);
+/// Terminal size; 0 x 0 when unknown. 0, or the negated errno.
+int relight_terminal_size(int descriptor, uint16_t *rows, uint16_t *columns);
+/// Makes the terminal the controlling one of the calling session (TIOCSCTTY). 0, or the negated errno.
+int relight_take_terminal(int descriptor);
+
+/// The flag SIGINT and SIGTERM set; 0 until then.
+int relight_interrupted(void);
+/// Installs handlers for SIGINT and SIGTERM that only set the flag, and ignores SIGPIPE.
+void relight_catch_interrupts(void);
+/// Sets the flag as a signal would (tests).
+void relight_set_interrupted(int value);
+
+/// A child process with nothing inherited but the three descriptors given (−1: /dev/null), in a new session when asked.
+/// Everything from descriptor 3 up is closed. Returns 0 and the pid, or the negated errno.
+int relight_spawn(const char *path, char *const *arguments, char *const *environment, int standard_input,
+                  int standard_output, int standard_error, const char *directory, pid_t *pid);
+
+/// pipe2(2) with O_CLOEXEC: ends[0] reads, ends[1] writes. 0, or the negated errno.
+int relight_pipe(int *ends);
+
+/// A descriptor that becomes readable when `pid` ends (pidfd_open). The descriptor, or the negated errno.
+int relight_process_descriptor(pid_t pid);
+
+/// fallocate(2) that punches a hole: the range reads as zeros and takes no space. 0, or the negated errno.
+int relight_punch_hole(int descriptor, uint64_t start, uint64_t length);
+
+/// open(2) with a mode; the descriptor, or the negated errno. O_CLOEXEC is added.
+int relight_open(const char *path, int flags, unsigned mode);
+
+/// Restart, power off or halt (reboot(2)). Only returns on failure, with the negated errno.
+int relight_reboot_restart(void);
+int relight_reboot_power_off(void);
+int relight_reboot_halt(void);
+
+#endif
