@@ -4,8 +4,11 @@
 /// # Commands
 ///
 /// The command line: one file per verb. A verb parses its words, calls `Operations`, and prints; it decides nothing.
-/// The root command and the exit code of every fault are here.
+/// The root command, the global options and the exit code of every fault are here.
 public import ArgumentParser
+import Findings
+import Glibc
+import Synchronization
 
 /// `relight`.
 public struct Relight: ParsableCommand {
@@ -13,6 +16,17 @@ public struct Relight: ParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "relight",
         abstract: "Images machines cold, restores them to bare metal, and gets them to boot.",
+        usage: "relight [--json] [--quiet] [--log-file <file>] <command> …",
+        discussion: """
+            Options before or after any command:
+              --json             exactly one JSON document on standard output; progress as JSON lines on standard error
+              --quiet            no progress
+              --log-file <file>  also append everything said to a file
+
+            Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but with losses that are listed; 4 refused before the
+            first write; 5 damaged data found; 6 wrong passphrase or key; 7 store full or unreachable; 8 checked: does
+            not boot; 9 checked: undecided; 130 interrupted.
+            """,
         version: version,
         subcommands: [])
 
@@ -21,4 +35,54 @@ public struct Relight: ParsableCommand {
 
     /// Made by the argument parser.
     public init() {}
+
+    /// Runs the command line `arguments` (without the program's name) and ends the process with its exit code.
+    public static func start(_ arguments: [String]) -> Never {
+        let (settings, rest) = OutputSettings.extract(from: arguments)
+        let console = Console(settings)
+        Console.current.withLock { $0 = console }
+        Glibc.exit(code(of: rest, console).rawValue)
+    }
+
+    private static func code(of arguments: [String], _ console: Console) -> ProgramExit {
+        do {
+            var command = try parseAsRoot(arguments)
+            try command.run()
+            console.finish()
+            return console.hasLosses ? .doneWithLosses : .done
+        } catch let fault as Fault {
+            console.fail(fault)
+            return fault.code.exit
+        } catch let refusal as Refused {
+            console.refuse(refusal)
+            return .refused
+        } catch let early as EarlyExit {
+            console.finish()
+            return early.code
+        } catch {
+            let parsed = exitCode(for: error)
+            let text = fullMessage(for: error)
+            if parsed.isSuccess {
+                print(text)
+                return .done
+            }
+            if console.settings.json {
+                console.fail(
+                    Fault(.usage, what: message(for: error), remedy: "See `relight --help` or `relight help <command>`."))
+            } else {
+                console.errorLine(text)
+            }
+            return .usage
+        }
+    }
+}
+
+/// Thrown by a verb that has said everything and only has an exit code left to give.
+struct EarlyExit: Error {
+    let code: ProgramExit
+}
+
+/// Thrown by a verb whose work was refused before the first write, with every reason.
+struct Refused: Error {
+    let reasons: [Fault]
 }

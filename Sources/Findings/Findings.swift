@@ -11,7 +11,7 @@
 public import Geometry
 
 /// Exit codes of the program.
-public enum ExitCode: Int32, Sendable, Codable {
+public enum ProgramExit: Int32, Sendable, Codable {
     /// Done.
     case done = 0
     /// Failed.
@@ -41,10 +41,10 @@ public struct FaultCode: Hashable, Sendable, RawRepresentable {
     /// The name printed as `code` in JSON, `noun.problem`.
     public let rawValue: String
     /// The exit code the program ends with.
-    public let exit: ExitCode
+    public let exit: ProgramExit
 
     /// A code with its exit code.
-    public init(_ name: String, exit: ExitCode) {
+    public init(_ name: String, exit: ProgramExit) {
         self.rawValue = name
         self.exit = exit
     }

@@ -7,4 +7,5 @@ import Commands
 // Links the constructor that mounts /proc before the Swift runtime looks for it.
 precondition(relight_early_anchor == 1)
 relight_line_buffer_output()
-Relight.main()
+relight_catch_interrupts()
+Relight.start(Array(CommandLine.arguments.dropFirst()))
