@@ -1,0 +1,62 @@
+# Relight: recovery environment toolkit.
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+#   make demo       the main job, shown from an empty disk to a booting restored one
+#   make test       unit tests and a representative set of VM tests
+#   make test-full  everything, and the table of results
+#   make build      build/relight, one static binary
+#   make iso        build/relight.iso
+#   make bench      ratios against the peers, interleaved
+#   make lint       formatting, one-way imports, size of the binary
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev libparted-dev libssl-dev libzstd-dev \
+	make pkg-config uuid-dev
+TEST_PACKAGES := dosfstools e2fsprogs fdisk gdisk mmdebstrap mount mtools ovmf parted partclone python3 \
+	qemu-system-x86 qemu-utils seabios strace xz-utils zstd
+
+# The largest binary that is accepted, in bytes. One use of the full Foundation costs 44 MB.
+BINARY_LIMIT := 35000000
+
+SWIFT ?= $(firstword $(wildcard $(shell command -v swift) /opt/swift/usr/bin/swift))
+SWIFT_FLAGS := --explicit-target-dependency-import-check error
+RELEASE_FLAGS := -c release -Xswiftc -static-executable $(SWIFT_FLAGS)
+
+.PHONY: deps build iso test test-unit test-vm test-full demo bench lint clean
+
+deps:
+	@missing=""; for package in $(BUILD_PACKAGES) $(TEST_PACKAGES); do \
+	  [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null || true)" = installed ] || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "Installing Debian packages:$$missing"; \
+	  root=""; [ "$$(id -u)" = 0 ] || root=sudo; \
+	  $$root apt-get -o DPkg::Lock::Timeout=300 -qq update; \
+	  $$root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -qq install -y \
+	    --no-install-recommends $$missing >/dev/null; \
+	fi
+	@if [ -z "$(SWIFT)" ]; then \
+	  echo "There is no Swift toolchain. Relight needs Swift 6.2 or newer: get it from swift.org/install (the Debian 12"; \
+	  echo "archive unpacks anywhere; add its usr/bin to PATH, or call make SWIFT=/where/it/is/usr/bin/swift)."; \
+	  exit 1; \
+	fi
+
+build: deps
+	$(SWIFT) build $(RELEASE_FLAGS) --product relight
+	@mkdir -p build
+	@strip --strip-all -o build/relight.new .build/release/relight && mv build/relight.new build/relight
+	@size=$$(stat -c %s build/relight); echo "build/relight: $$size bytes"; \
+	  if [ $$size -gt $(BINARY_LIMIT) ]; then \
+	    echo "The binary is larger than $(BINARY_LIMIT) bytes: something imports the full Foundation."; exit 1; fi
+	@if readelf -l build/relight | grep -q INTERP; then echo "build/relight is not statically linked."; exit 1; fi
+
+lint: deps
+	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests
+	@if grep -rnE '^(@preconcurrency |internal |public )?import Foundation$$' Sources; then \
+	  echo "Import FoundationEssentials: the full Foundation brings 44 MB of ICU."; exit 1; fi
+
+clean:
+	rm -rf .build build

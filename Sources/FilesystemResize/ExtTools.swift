@@ -1,0 +1,35 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Findings
+import MachineModel
+import Tools
+
+/// ext2, ext3, ext4: e2fsprogs.
+struct ExtTools: FilesystemTool {
+    let kinds: Set<ContentKind> = [.ext2, .ext3, .ext4]
+    let canGrow = true
+    private let checker = Tool("e2fsck", package: "e2fsprogs")
+    private let resizer = Tool("resize2fs", package: "e2fsprogs")
+
+    func require(growing: Bool) throws(Fault) {
+        _ = try checker.requirePath()
+        if growing { _ = try resizer.requirePath() }
+    }
+
+    func check(_ device: String) throws(Fault) -> CheckVerdict {
+        let result = try checker.run(["-f", "-n", device], seconds: 24 * 3600)
+        return CheckVerdict(isClean: result.status == 0, evidence: "e2fsck -fn: \(result.lastLine)")
+    }
+
+    func grow(_ device: String) throws(Fault) {
+        // resize2fs refuses a filesystem that was not checked since it was last mounted. Status 1 means "mended".
+        let result = try checker.run(["-f", "-p", device], seconds: 24 * 3600)
+        guard result.status == 0 || result.status == 1 else {
+            throw Fault(
+                .toolFailed, what: "e2fsck cannot make the filesystem fit to be grown: \(result.lastLine)", place: device,
+                remedy: "The data are restored; run `e2fsck -f \(device)` by hand, then `resize2fs \(device)`.")
+        }
+        try resizer.check([device], seconds: 24 * 3600)
+    }
+}

@@ -1,0 +1,26 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Findings
+import MachineModel
+import Tools
+
+/// FAT12, FAT16, FAT32: dosfstools. They are not grown in place.
+struct FATTools: FilesystemTool {
+    let kinds: Set<ContentKind> = [.fat]
+    let canGrow = false
+    private let checker = Tool("fsck.fat", package: "dosfstools")
+
+    func require(growing: Bool) throws(Fault) { _ = try checker.requirePath() }
+
+    func check(_ device: String) throws(Fault) -> CheckVerdict {
+        let result = try checker.run(["-n", device], seconds: 3600)
+        return CheckVerdict(isClean: result.status == 0, evidence: "fsck.fat -n: \(result.lastLine)")
+    }
+
+    func grow(_ device: String) throws(Fault) {
+        throw Fault(
+            .unsupported, what: "A FAT filesystem cannot be grown in place.", place: device,
+            remedy: "Keep its size, or make a larger one and copy the files.")
+    }
+}
