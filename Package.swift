@@ -110,6 +110,7 @@ let package = Package(
         tests("Findings", ["Geometry"]),
         tests("Blocks", ["Geometry", "Findings"]),
         tests("Tools", ["Findings"]),
+        tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),
     ],
     swiftLanguageModes: [.v6]
 )

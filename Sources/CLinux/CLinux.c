@@ -16,6 +16,7 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 const int relight_early_anchor = 1;
@@ -147,3 +148,14 @@ int relight_open(const char *path, int flags, unsigned mode) {
 int relight_reboot_restart(void) { return result(reboot(RB_AUTOBOOT)); }
 int relight_reboot_power_off(void) { return result(reboot(RB_POWER_OFF)); }
 int relight_reboot_halt(void) { return result(reboot(RB_HALT_SYSTEM)); }
+
+int relight_get_read_only(int descriptor, int *read_only) { return result(ioctl(descriptor, BLKROGET, read_only)); }
+
+int relight_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
+    return result(mount(source, target, type, flags, data));
+}
+
+int relight_unmount(const char *target, int flags) { return result(umount2(target, flags)); }
+
+unsigned relight_device_major(uint64_t device) { return major(device); }
+unsigned relight_device_minor(uint64_t device) { return minor(device); }

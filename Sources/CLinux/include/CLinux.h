@@ -64,4 +64,15 @@ int relight_reboot_restart(void);
 int relight_reboot_power_off(void);
 int relight_reboot_halt(void);
 
+/// Reads the kernel's read-only mark (BLKROGET). 0, or the negated errno.
+int relight_get_read_only(int descriptor, int *read_only);
+
+/// mount(2) and umount2(2). 0, or the negated errno.
+int relight_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
+int relight_unmount(const char *target, int flags);
+
+/// The two halves of a device number as stat(2) gives it.
+unsigned relight_device_major(uint64_t device);
+unsigned relight_device_minor(uint64_t device);
+
 #endif
