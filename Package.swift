@@ -111,6 +111,8 @@ let package = Package(
         tests("Blocks", ["Geometry", "Findings"]),
         tests("Tools", ["Findings"]),
         tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),
+        tests(
+            "PartitionTables", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
     ],
     swiftLanguageModes: [.v6]
 )
