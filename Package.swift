@@ -78,7 +78,7 @@ let package = Package(
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "DiskSurvey", "ImageStore",
             ]),
-        room("FilesystemResize", ["Geometry", "Findings", "MachineModel", "Blocks", "Tools", "FilesystemMaps"]),
+        room("FilesystemResize", ["Findings", "MachineModel", "Tools"]),
         room("RestorePlanning", ["Geometry", "BinaryFields", "Findings", "MachineModel", "PartitionTables"]),
         room(
             "Restoring",
@@ -110,6 +110,7 @@ let package = Package(
         tests("Findings", ["Geometry"]),
         tests("Blocks", ["Geometry", "Findings"]),
         tests("Tools", ["Findings"]),
+        tests("RestorePlanning", ["BinaryFields", "Findings", "Geometry", "MachineModel"]),
         tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),
         tests(
             "PartitionTables", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),

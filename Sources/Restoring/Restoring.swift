@@ -1,3 +1,79 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+/// # Restoring
+///
+/// Carries a ``RestorePlan`` out. The executor takes the plan, a ``RestoreSource`` and nothing else, and works in this
+/// order on each target: check the pin; take the old table away; write the data in disk order; flush; drop caches; read
+/// everything back and compare; mend what a move broke in boot sectors; write the new table last; have libparted read it;
+/// grow what the plan grows; have each filesystem's own checker look.
+///
+/// Because the old table goes first and the new one comes last, a restore that was cut off leaves a disk without a table:
+/// it can never be mistaken for a finished one. Success is claimed only after the comparison.
+///
+/// The room does not plan, does not know the image format, and does not repair what the source was lacking.
+public import Findings
+public import Geometry
+import RestorePlanning
+
+/// Where a restore takes its data from: a recovery point, or a live disk.
+public protocol RestoreSource: Sendable {
+    /// The content of partition `volume` of disk `disk` (0: the whole disk is the volume), or with `nil` what lies
+    /// outside the volumes, counted from the start of the disk.
+    func stream(disk: Int, volume: Int?) throws(Fault) -> any RestoreStream
+    /// Throws unless everything the plan needs is there, as far as that can be told without reading it all.
+    func requireComplete() throws(Fault)
+}
+
+/// The content of one volume.
+public protocol RestoreStream: Sendable {
+    /// Size of the volume on the source.
+    var length: ByteCount { get }
+    /// The bytes in use; everything else has no content.
+    var used: ExtentList { get }
+    /// Bytes that could not be read when the point was made; they hold zeros.
+    var unreadable: ExtentList { get }
+    /// Size of the units that ``differs(unitAt:_:)`` compares.
+    var unit: ByteCount { get }
+    /// Calls `body` on `workers` threads, once for each piece of the content, roughly in rising order: with the piece's
+    /// offset, and its bytes (unused ones zero) or `nil` where `count` bytes are all zero. Every piece was checked
+    /// against its hash.
+    func forEachPiece(
+        workers: Int, _ body: @escaping @Sendable (_ offset: ByteCount, _ count: Int, _ bytes: RawSpan?) throws(Fault) -> Void
+    ) throws(Fault)
+    /// Whether `bytes`, read back from `offset` (a multiple of ``unit``, one unit long or up to the volume's end, bytes
+    /// that are not in use zeroed), differ from the content.
+    func differs(unitAt offset: ByteCount, _ bytes: RawSpan) throws(Fault) -> Bool
+}
+
+/// How much is read back and compared.
+public enum ReadBack: String, Sendable, CaseIterable {
+    /// Everything that was written.
+    case full
+    /// Nothing. The restore then claims no more than that the writes were accepted.
+    case off
+}
+
+/// What a restore did with one volume.
+public struct VolumeReport: Hashable, Sendable, Encodable {
+    /// Partition number; 0 for a whole disk.
+    public var number: Int
+    /// Bytes written.
+    public var written: ByteCount
+    /// Bytes read back and found equal.
+    public var compared: ByteCount
+    /// Whether its filesystem was grown.
+    public var grown: Bool
+    /// What the filesystem's own checker said; `nil` where there is none.
+    public var check: String?
+    /// Whether that checker found it clean; `nil` where there is none.
+    public var clean: Bool?
+}
+
+/// What a restore did with one disk.
+public struct DiskReport: Hashable, Sendable, Encodable {
+    /// The target.
+    public var target: String
+    /// Its volumes.
+    public var volumes: [VolumeReport]
+}

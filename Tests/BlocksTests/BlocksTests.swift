@@ -48,7 +48,7 @@ final class TemporaryFile {
     @Test func writesOnlyThroughAClaimedDisk() throws {
         let file = try TemporaryFile(pattern)
         let disk = try WritableDisk(claiming: file.path)
-        try unsafe disk.blocks.write(at: ByteCount(100), [1, 2, 3].span.bytes)
+        try unsafe disk.blocks.write(at: ByteCount(100), ([1, 2, 3] as [UInt8]).span.bytes)
         try disk.blocks.zero(Extent(from: ByteCount(4096), to: ByteCount(8192)))
         try disk.finish()
         let source = try FileSource(path: file.path)

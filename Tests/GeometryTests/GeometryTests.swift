@@ -99,6 +99,29 @@ import Testing
     }
 }
 
+@Suite struct PieceTests {
+    @Test func walksEveryPieceThatHoldsAUsedByteOnce() {
+        var generator = Seeded(7)
+        for _ in 0..<500 {
+            let length = UInt64.random(in: 1...200, using: &generator)
+            let used = ExtentList(
+                (0..<Int.random(in: 0...6, using: &generator)).map { _ in
+                    let start = UInt64.random(in: 0..<length, using: &generator)
+                    return ExtentListTests.run(start, min(length, start + UInt64.random(in: 0...20, using: &generator)))
+                })
+            var cursor = PieceCursor(used: used, length: ByteCount(length), grain: ByteCount(16))
+            var seen: [UInt64] = []
+            while let piece = cursor.next() {
+                #expect(piece.length == ByteCount(16) || piece.end == ByteCount(length))
+                #expect(!used.intersection(piece).isEmpty)
+                seen.append(piece.start.bytes)
+            }
+            let expected = Set(used.extents.flatMap { $0.start.bytes..<$0.end.bytes }.map { $0 / 16 * 16 })
+            #expect(seen == expected.sorted())
+        }
+    }
+}
+
 /// A repeatable generator (SplitMix64).
 struct Seeded: RandomNumberGenerator {
     var state: UInt64

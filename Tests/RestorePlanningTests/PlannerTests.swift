@@ -1,0 +1,215 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import BinaryFields
+import Findings
+import Geometry
+import MachineModel
+import RestorePlanning
+import Testing
+
+/// A repeatable generator (SplitMix64).
+struct Seeded: RandomNumberGenerator {
+    var state: UInt64
+    init(_ seed: UInt64) { state = seed }
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var value = state
+        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
+        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
+        return value ^ value >> 31
+    }
+}
+
+/// Disks made up for tests.
+enum Made {
+    static let linuxData = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+
+    /// A GPT disk of `sectors` sectors with the partitions given as (first, sectors, content).
+    static func gpt(
+        _ sectors: UInt64, _ parts: [(UInt64, UInt64, ContentKind)], type: String = linuxData, size: SectorSize = .s512
+    ) -> DiskModel {
+        let table = PartitionTable(
+            kind: .gpt, sectorSize: size, diskSectors: sectors, sector0: HexBytes(sector0(size)),
+            gpt: GPTFacts(diskGUID: .random(), firstUsable: LBA(34), lastUsable: LBA(sectors - 34)),
+            partitions: parts.enumerated().map { index, part in
+                Partition(
+                    number: index + 1, first: LBA(part.0), sectors: part.1,
+                    type: .gpt(GUID(part.2.rawValue == "bios" ? "21686148-6449-6e6f-744e-656564454649" : type) ?? .zero),
+                    guid: .random(), name: "part\(index)")
+            })
+        return DiskModel(
+            path: "/dev/source", size: ByteCount(sectors * UInt64(size.bytes)), sectorSize: size, table: table,
+            volumes: parts.enumerated().map { index, part in
+                VolumeModel(
+                    number: index + 1,
+                    extent: Extent(
+                        from: ByteCount(part.0 * UInt64(size.bytes)), to: ByteCount((part.0 + part.1) * UInt64(size.bytes))),
+                    kind: part.2, used: ByteCount(4096))
+            })
+    }
+
+    static func sector0(_ size: SectorSize) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Int(size.bytes))
+        bytes.replaceSubrange(446..<462, with: [0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF])
+        (bytes[510], bytes[511]) = (0x55, 0xAA)
+        return bytes
+    }
+
+    static func request(
+        _ source: DiskModel, targetSectors: UInt64, _ layout: LayoutMode, sectorSize: SectorSize = .s512,
+        objections: [Fault] = []
+    ) -> Planner.Request {
+        let pin = TargetPin(
+            path: "/dev/target", size: ByteCount(targetSectors * UInt64(sectorSize.bytes)), sectorSize: sectorSize)
+        return Planner.Request(
+            set: "set", point: "point",
+            assignments: [
+                Planner.Assignment(
+                    sourceIndex: 0, source: source, target: Planner.Target(pin: pin, objections: objections))
+            ], layout: layout)
+    }
+}
+
+@Suite struct PlannerTests {
+    let disk = Made.gpt(
+        1_000_000, [(2048, 100_000, .fat), (102_400, 500_000, .ext4), (602_400, 200_000, .swap)])
+
+    @Test func keepChangesNothingButTheRoomBehind() throws {
+        let plan = try Planner.plan(Made.request(disk, targetSectors: 3_000_000, .keep))
+        let target = try #require(plan.disks.first)
+        #expect(target.table?.partitions == disk.table?.partitions)
+        #expect(target.table?.gpt?.lastUsable == LBA(3_000_000 - 34))
+        #expect(target.volumes.allSatisfy { !$0.moves && !$0.grows })
+        #expect(target.gap == Extent(from: ByteCount(34 * 512), to: ByteCount(2048 * 512)))
+    }
+
+    @Test func fillGrowsTheLastExtAndMovesWhatLiesBehind() throws {
+        let plan = try Planner.plan(Made.request(disk, targetSectors: 3_000_000, .fill))
+        let volumes = try #require(plan.disks.first).volumes
+        #expect(volumes.map(\.grows) == [false, true, false])
+        #expect(volumes[1].target.start == volumes[1].source.start)
+        #expect(volumes[2].moves && volumes[2].target.length == volumes[2].source.length)
+        #expect(volumes[2].target.start >= volumes[1].target.end)
+        #expect(try #require(plan.disks.first).free < .mebibytes(2))
+    }
+
+    @Test func aSmallerTargetIsRefusedWithTheSizeItNeeds() {
+        #expect {
+            try Planner.plan(Made.request(disk, targetSectors: 802_432, .keep))
+        } throws: { error in
+            guard let fault = (error as? PlanRefusal)?.reasons.first else { return false }
+            return fault.code == .targetTooSmall && fault.remedy.contains("\(802_433 * 512)")
+        }
+        #expect(throws: Never.self) { try Planner.plan(Made.request(disk, targetSectors: 802_433, .keep)) }
+    }
+
+    @Test func everyReasonIsNamedAtOnce() {
+        let objections = [
+            Fault(.targetInUse, what: "It is mounted.", remedy: ""), Fault(.targetForbidden, what: "It is the source.", remedy: ""),
+        ]
+        #expect {
+            try Planner.plan(Made.request(disk, targetSectors: 100_000, .keep, objections: objections))
+        } throws: { error in
+            Set((error as? PlanRefusal)?.reasons.map(\.code) ?? []) == [.targetInUse, .targetForbidden, .targetTooSmall]
+        }
+    }
+
+    @Test func otherSectorSizesAndScalingAreRefusedForNow() {
+        #expect { try Planner.plan(Made.request(disk, targetSectors: 1_000_000, .keep, sectorSize: .s4096)) } throws: {
+            ($0 as? PlanRefusal)?.reasons.first?.code == .planRefused
+        }
+        #expect { try Planner.plan(Made.request(disk, targetSectors: 3_000_000, .proportional)) } throws: {
+            ($0 as? PlanRefusal)?.reasons.first?.code == .planRefused
+        }
+    }
+
+    @Test func aBootLoaderPartitionIsNotMovedByGrowing() {
+        let boot = ContentKind(rawValue: "bios")
+        let behind = Made.gpt(1_000_000, [(2048, 500_000, .ext4), (600_064, 2048, boot)])
+        #expect { try Planner.plan(Made.request(behind, targetSectors: 3_000_000, .fill)) } throws: {
+            ($0 as? PlanRefusal)?.reasons.first?.code == .planRefused
+        }
+        let before = Made.gpt(1_000_000, [(34, 2014, boot), (2048, 500_000, .ext4)])
+        #expect(throws: Never.self) { try Planner.plan(Made.request(before, targetSectors: 3_000_000, .fill)) }
+    }
+
+    @Test func aLogicalPartitionGrowsWithItsContainer() throws {
+        var sector0 = [UInt8](repeating: 0, count: 512)
+        (sector0[510], sector0[511]) = (0x55, 0xAA)
+        let table = PartitionTable(
+            kind: .mbr, sectorSize: .s512, diskSectors: 1_000_000, sector0: HexBytes(sector0),
+            partitions: [
+                Partition(number: 1, first: LBA(2048), sectors: 204_800, type: .mbr(0x83), attributes: 0x80),
+                Partition(number: 2, first: LBA(206_848), sectors: 409_600, type: .mbr(0x05)),
+                Partition(number: 5, first: LBA(208_896), sectors: 100_352, type: .mbr(0x82), describedAt: LBA(206_848)),
+                Partition(number: 6, first: LBA(311_296), sectors: 305_152, type: .mbr(0x83), describedAt: LBA(309_248)),
+            ])
+        let source = DiskModel(
+            path: "/dev/source", size: ByteCount(1_000_000 * 512), sectorSize: .s512, table: table,
+            volumes: table.volumes.map {
+                VolumeModel(
+                    number: $0.number, extent: $0.extent(.s512) ?? Extent(from: .zero, to: .zero),
+                    kind: $0.number == 6 ? .ext4 : .swap, used: ByteCount(4096))
+            })
+        let plan = try Planner.plan(Made.request(source, targetSectors: 3_000_000, .fill))
+        let result = try #require(plan.disks.first?.table)
+        let container = try #require(result.partition(2))
+        let grown = try #require(result.partition(6))
+        #expect(grown.first == LBA(311_296) && grown.describedAt == LBA(309_248))
+        #expect(grown.sectors > 2_000_000)
+        #expect(try #require(container.last) >= #require(grown.last))
+        #expect(result.partition(5) == table.partition(5))
+    }
+
+    /// Random layouts: no overlap, order and numbers kept, inside the usable range, aligned moves, deterministic, and
+    /// the same plan as the source where the target is as large.
+    @Test func randomLayoutsKeepTheRules() throws {
+        var generator = Seeded(2026)
+        let kinds: [ContentKind] = [.ext4, .ext2, .fat, .swap, .unknown]
+        for _ in 0..<20_000 {
+            let sectors = UInt64.random(in: 100_000...10_000_000, using: &generator)
+            var parts: [(UInt64, UInt64, ContentKind)] = []
+            var position: UInt64 = 34 + UInt64.random(in: 0...4096, using: &generator)
+            for _ in 0..<Int.random(in: 1...8, using: &generator) {
+                let length = UInt64.random(in: 1...sectors / 6, using: &generator)
+                guard position + length < sectors - 34 else { break }
+                parts.append((position, length, kinds.randomElement(using: &generator) ?? .ext4))
+                position += length + UInt64.random(in: 0...5000, using: &generator)
+            }
+            guard !parts.isEmpty else { continue }
+            let source = Made.gpt(sectors, parts)
+            let targetSectors = sectors + (Bool.random(using: &generator) ? 0 : UInt64.random(in: 0...20_000_000, using: &generator))
+            for layout in [LayoutMode.keep, .exact, .fill] {
+                let request = Made.request(source, targetSectors: targetSectors, layout)
+                let plan = try Planner.plan(request)
+                #expect(try Planner.plan(request) == plan)
+                let disk = try #require(plan.disks.first)
+                let table = try #require(disk.table)
+                #expect(table.partitions.map(\.number) == source.table?.partitions.map(\.number))
+                let placed = disk.volumes.map(\.target)
+                for (left, right) in zip(placed, placed.dropFirst()) { #expect(left.end <= right.start) }
+                for (volume, original) in zip(disk.volumes, source.volumes) {
+                    #expect(volume.target.length >= original.extent.length)
+                    #expect(volume.target.end <= ByteCount((targetSectors - 33) * 512))
+                    #expect((volume.target.start - original.extent.start).isMultiple(of: Planner.alignment))
+                    if layout != .fill { #expect(volume.target == original.extent) }
+                }
+                #expect(disk.volumes.filter(\.grows).count <= 1)
+                if targetSectors == sectors, layout != .fill { #expect(table == source.table) }
+            }
+        }
+    }
+}
+
+@Suite struct PictureTests {
+    @Test func fitsTheColumnsAndNamesTheParts() throws {
+        let disk = Made.gpt(10_000_000, [(34, 2014, .unknown), (2048, 100_000, .fat), (102_400, 9_000_000, .ext4)])
+        let plan = try Planner.plan(Made.request(disk, targetSectors: 20_000_000, .fill))
+        let lines = plan.lines(columns: 76)
+        let pictures = lines.filter { $0.hasPrefix("|") || $0.hasPrefix("+") }
+        #expect(pictures.count == 6)
+        #expect(pictures.allSatisfy { $0.count == 76 })
+        #expect(lines.contains { $0.contains("ext4") && $0.contains("grown") })
+    }
+}
