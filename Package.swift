@@ -104,6 +104,11 @@ let package = Package(
             ]),
         .executableTarget(name: "relight", dependencies: ["Commands", "CLinux"], swiftSettings: settings),
 
+        // Benchmarks against the peers (`make bench`).
+        .executableTarget(
+            name: "relight-bench", dependencies: ["Geometry", "Findings", "Tools"], path: "Tests/Benchmarks",
+            swiftSettings: settings),
+
         // Tests.
         tests("Geometry", []),
         tests("BinaryFields", []),
