@@ -158,45 +158,34 @@ public struct Restorer: Sendable {
             }
         }
         let base = volume.target.start
-        let used = stream.used
-        try stream.forEachPiece(workers: Workers.processors) { (offset, count, bytes) throws(Fault) in
+        try stream.forEachPiece(workers: Workers.processors) { (place, used, bytes) throws(Fault) in
             try Interruption.check()
-            let piece = Extent(from: offset, to: offset + ByteCount(UInt64(count)))
-            let wanted = used.intersection(piece)
-            guard let first = wanted.extents.first else { return }
-            let span = Extent(from: first.start, to: wanted.end)
-            if let bytes, let from = (span.start - offset).int, let to = (span.end - offset).int {
+            guard let first = used.extents.first else { return }
+            let span = Extent(from: first.start, to: used.end)
+            if let bytes, let from = (span.start - place.start).int, let to = (span.end - place.start).int {
                 try target.write(at: base + span.start, bytes.extracting(from..<to))
-            } else if let place = Extent(start: base + span.start, length: span.length) {
-                try target.zero(place)
+            } else {
+                for extent in used.extents { try target.zero(Extent(from: base + extent.start, to: base + extent.end)) }
             }
-            meter.add(wanted.byteCount)
+            meter.add(used.byteCount)
         }
     }
 
     private func compare(
         _ stream: any RestoreStream, _ volume: VolumePlan, _ target: FileTarget, _ meter: Meter
     ) throws(Fault) {
-        guard let unitBytes = stream.unit.int, unitBytes > 0 else { return }
-        let cursor = Mutex(PieceCursor(used: stream.used, length: stream.length, grain: stream.unit))
         let different = Mutex<[ByteCount]>([])
-        try Workers.run(Workers.processors) { (_, stop) throws(Fault) in
-            var buffer = [UInt8](repeating: 0, count: unitBytes)
-            while !stop.isSet, let unit = cursor.withLock({ $0.next() }), let count = unit.length.int {
-                try Interruption.check()
-                let wanted = stream.used.intersection(unit)
-                for index in 0..<count { buffer[index] = 0 }
-                var span = buffer.mutableSpan
-                var raw = unsafe span.mutableBytes
-                for extent in wanted.extents {
-                    guard let from = (extent.start - unit.start).int, let to = (extent.end - unit.start).int else { continue }
-                    var part = raw._mutatingExtracting(from..<to)
-                    try target.read(at: volume.target.start + extent.start, into: &part)
-                }
-                let equal = try !stream.differs(unitAt: unit.start, unsafe buffer.span.bytes.extracting(0..<count))
-                if !equal { different.withLock { $0.append(unit.start) } }
-                meter.add(wanted.byteCount)
+        let base = volume.target.start
+        try stream.compare(workers: Workers.processors) { (place, used, buffer) throws(Fault) in
+            try Interruption.check()
+            for extent in used.extents {
+                guard let from = (extent.start - place.start).int, let to = (extent.end - place.start).int else { continue }
+                var part = buffer._mutatingExtracting(from..<to)
+                try target.read(at: base + extent.start, into: &part)
             }
+        } result: { (place, used, equal) throws(Fault) in
+            if !equal { different.withLock { $0.append(place.start) } }
+            meter.add(used.byteCount)
         }
         let wrong = different.withLock { $0.sorted() }
         guard let first = wrong.first else { return }
@@ -211,32 +200,28 @@ public struct Restorer: Sendable {
 
     /// The gap before the first partition holds boot loaders' code; it is small and compared at once.
     private func copyGap(_ outside: any RestoreStream, _ gap: Extent, _ target: FileTarget) throws(Fault) {
-        try outside.forEachPiece(workers: 1) { (offset, count, bytes) throws(Fault) in
-            let part = Extent(from: offset, to: offset + ByteCount(UInt64(count))).intersection(gap)
-            guard !part.isEmpty else { return }
-            if let bytes, let from = (part.start - offset).int, let to = (part.end - offset).int {
-                try target.write(at: part.start, bytes.extracting(from..<to))
-            } else {
-                try target.zero(part)
+        try outside.forEachPiece(workers: 1) { (place, used, bytes) throws(Fault) in
+            for extent in used.intersection(gap).extents {
+                if let bytes, let from = (extent.start - place.start).int, let to = (extent.end - place.start).int {
+                    try target.write(at: extent.start, bytes.extracting(from..<to))
+                } else {
+                    try target.zero(extent)
+                }
             }
         }
     }
 
     private func compareGap(_ outside: any RestoreStream, _ gap: Extent, _ target: FileTarget) throws(Fault) {
-        try outside.forEachPiece(workers: 1) { (offset, count, bytes) throws(Fault) in
-            let part = Extent(from: offset, to: offset + ByteCount(UInt64(count))).intersection(gap)
-            guard !part.isEmpty, let length = part.length.int else { return }
-            let seen = try target.bytes(at: part.start, count: length)
-            let equal: Bool
-            if let bytes, let from = (part.start - offset).int {
-                equal = bytes.matches(seen, at: from)
-            } else {
-                equal = unsafe seen.span.bytes.isAllZero
-            }
-            guard equal else {
-                throw Fault(
-                    .readBack, what: "The boot loader's code reads back differently.", place: target.name,
-                    remedy: "Do not use this disk: its cable, controller or memory corrupts data.")
+        try outside.forEachPiece(workers: 1) { (place, used, bytes) throws(Fault) in
+            for extent in used.intersection(gap).extents {
+                guard let count = extent.length.int, let from = (extent.start - place.start).int else { continue }
+                let seen = try target.bytes(at: extent.start, count: count)
+                let equal = if let bytes { bytes.matches(seen, at: from) } else { unsafe seen.span.bytes.isAllZero }
+                guard equal else {
+                    throw Fault(
+                        .readBack, what: "The boot loader's code reads back differently.", place: target.name,
+                        remedy: "Do not use this disk: its cable, controller or memory corrupts data.")
+                }
             }
         }
     }

@@ -33,17 +33,20 @@ public protocol RestoreStream: Sendable {
     var used: ExtentList { get }
     /// Bytes that could not be read when the point was made; they hold zeros.
     var unreadable: ExtentList { get }
-    /// Size of the units that ``differs(unitAt:_:)`` compares.
-    var unit: ByteCount { get }
     /// Calls `body` on `workers` threads, once for each piece of the content, roughly in rising order: with the piece's
-    /// offset, and its bytes (unused ones zero) or `nil` where `count` bytes are all zero. Every piece was checked
-    /// against its hash.
+    /// place, the bytes of it that are in use, and its bytes, checked against their hashes (those not in use are zero), or
+    /// `nil` where everything in use is zero.
     func forEachPiece(
-        workers: Int, _ body: @escaping @Sendable (_ offset: ByteCount, _ count: Int, _ bytes: RawSpan?) throws(Fault) -> Void
+        workers: Int,
+        _ body: @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ bytes: RawSpan?) throws(Fault) -> Void
     ) throws(Fault)
-    /// Whether `bytes`, read back from `offset` (a multiple of ``unit``, one unit long or up to the volume's end, bytes
-    /// that are not in use zeroed), differ from the content.
-    func differs(unitAt offset: ByteCount, _ bytes: RawSpan) throws(Fault) -> Bool
+    /// Compares a copy with the content, on `workers` threads: `read` fills the buffer with the copy's bytes of `place`,
+    /// those not in `used` zero; `result` is told whether they are equal.
+    func compare(
+        workers: Int,
+        read: @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ buffer: inout MutableRawSpan) throws(Fault) -> Void,
+        result: @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ equal: Bool) throws(Fault) -> Void
+    ) throws(Fault)
 }
 
 /// How much is read back and compared.

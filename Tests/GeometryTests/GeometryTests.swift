@@ -109,7 +109,7 @@ import Testing
                     let start = UInt64.random(in: 0..<length, using: &generator)
                     return ExtentListTests.run(start, min(length, start + UInt64.random(in: 0...20, using: &generator)))
                 })
-            var cursor = PieceCursor(used: used, length: ByteCount(length), grain: ByteCount(16))
+            var cursor = GrainCursor(used: used, length: ByteCount(length), grain: ByteCount(16))
             var seen: [UInt64] = []
             while let piece = cursor.next() {
                 #expect(piece.length == ByteCount(16) || piece.end == ByteCount(length))

@@ -3,7 +3,7 @@
 
 /// Walks the pieces of a volume that hold used bytes, in rising order. Pieces lie at multiples of a grain counted from
 /// the volume's start; the last one ends with the volume.
-public struct PieceCursor: Sendable {
+public struct GrainCursor: Sendable {
     private let used: ExtentList
     private let length: ByteCount
     private let grain: ByteCount
