@@ -32,7 +32,10 @@ struct BootImage {
 
         let search = "search --no-floppy --file --set=root \(marker)\nset prefix=($root)/boot/grub\n"
         try Files.write(Data(search.utf8), to: work + "/bios.cfg")
-        try Files.write(Data((search + "configfile $prefix/grub.cfg\n").utf8), to: work + "/efi.cfg")
+        let menu = Data((search + "configfile $prefix/grub.cfg\n").utf8)
+        try Files.write(menu, to: work + "/efi.cfg")
+        // Started from a CD, the signed GRUB takes the whole disc, not the image in it, for its own volume.
+        try Files.write(menu, to: tree + "/EFI/debian/grub.cfg")
         let bios = root.folder + "/usr/lib/grub/i386-pc"
         try root.run(
             "grub-mkimage",
