@@ -110,6 +110,13 @@ let package = Package(
             swiftSettings: settings),
 
         // Tests.
+        .executableTarget(
+            name: "relight-vm",
+            dependencies: [
+                "Geometry", "Findings", "Tools", "CLinux",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], path: "Tests/EndToEnd", swiftSettings: settings),
+        tests("MediaBuilder", ["Findings", "Tools"]),
         tests("Geometry", []),
         tests("BinaryFields", []),
         tests("Findings", ["Geometry"]),

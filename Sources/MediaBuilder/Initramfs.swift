@@ -1,0 +1,123 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import FoundationEssentials
+import Findings
+
+/// The environment as the kernel gets it: zstd-compressed cpio archives one after the other, one for each group.
+///
+/// The first holds `relight` and the manifest, so that PID 1 starts and can tell what is missing even where memory is
+/// too small for the rest. Each archive is kept in the cache under a key of its content: after a change of `relight`
+/// alone only the first is made again.
+struct Initramfs {
+    /// A part of it.
+    struct Part: Hashable, Sendable {
+        var group: String
+        var files: Int
+        var bytes: Int
+        var compressed: Int
+    }
+    var bytes: Data
+    var parts: [Part]
+    var neededMemory: Int
+
+    /// Kernel, firmware tables and PID 1's own use, beside the files and the compressed image, MiB. Measured: see
+    /// `bootenv/README.md`.
+    static let memoryBesideFiles = 190
+
+    /// Builds it from a tree. `first` are the paths of the first part.
+    static func build(
+        _ tree: EnvironmentTree, first: Set<String>, order: [String], level: Int32, time: Int, cache: String,
+        events: EventHandler
+    ) throws(Fault) -> Initramfs {
+        var digests: [String: Manifest.Line] = [:]
+        let sorted = tree.entries.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
+        for (path, entry) in sorted {
+            guard case .file(let content, _) = entry.node else { continue }
+            let data = try content.load()
+            digests[path] = Manifest.Line(sha256: try SHA256.hex(data), size: data.count, path: path)
+        }
+        let manifest = Manifest(Array(digests.values))
+
+        var image = Data()
+        var parts: [Part] = []
+        for group in order {
+            let entries = sorted.filter { $0.value.group == group && !first.contains($0.key) }
+            if entries.isEmpty { continue }
+            events(.step("Packing \(group)"))
+            let packed = try part(group, entries.map { ($0.key, $0.value.node) }, digests, level, time, cache)
+            parts.append(packed.part)
+            append(packed.data, to: &image)
+        }
+
+        events(.step("Packing relight"))
+        var head = sorted.filter { first.contains($0.key) }.map { ($0.key, $0.value.node) }
+        // The manifest's own first line says how much memory is needed, which depends a little on the part it is in.
+        let headBytes = head.reduce(0) { $0 + (digests[$1.0]?.size ?? 0) }
+        let mebibytes = (manifest.totalBytes + image.count + headBytes / 3) / 1_048_576 + 1
+        let needed = mebibytes + memoryBesideFiles
+        head.append((Manifest.path, .file(.bytes(Data(manifest.text(neededMemory: needed).utf8)), mode: 0o644)))
+        head.sort { $0.0.utf8.lexicographicallyPrecedes($1.0.utf8) }
+        let packed = try part("relight", head, digests, min(level, 12), time, cache)
+        var whole = Data()
+        append(packed.data, to: &whole)
+        whole.append(image)
+        return Initramfs(bytes: whole, parts: [packed.part] + parts, neededMemory: needed)
+    }
+
+    /// A part that follows another must start at a multiple of 4.
+    private static func append(_ data: Data, to image: inout Data) {
+        image.append(data)
+        while image.count % 4 != 0 { image.append(0) }
+    }
+
+    private static func part(
+        _ group: String, _ entries: [(String, Node)], _ digests: [String: Manifest.Line], _ level: Int32, _ time: Int,
+        _ cache: String
+    ) throws(Fault) -> (part: Part, data: Data) {
+        let hash = try SHA256()
+        hash.update("cpio 1 zstd \(Zstandard.version) level \(level) time \(time)\n")
+        var files = 0
+        var bytes = 0
+        for (path, node) in entries {
+            switch node {
+            case .folder(let mode): hash.update("d \(mode) \(path)\n")
+            case .link(let target): hash.update("l \(path) \(target)\n")
+            case .file(let content, let mode):
+                let digest: String
+                if let known = digests[path] {
+                    digest = known.sha256
+                    bytes += known.size
+                } else {
+                    let data = try content.load()
+                    digest = try SHA256.hex(data)
+                    bytes += data.count
+                }
+                files += 1
+                hash.update("f \(mode) \(digest) \(path)\n")
+            }
+        }
+        let key = try hash.finish()
+        let file = "\(cache)/parts/\(group)-\(key.prefix(24)).cpio.zst"
+        let data: Data
+        if case .file? = Files.kind(file) {
+            data = try Files.bytes(file)
+        } else {
+            var archive = CpioArchive(time: time)
+            var made: Set<String> = []
+            for (path, node) in entries {
+                // Every archive makes the folders it needs; making one twice is no error.
+                var above = ""
+                for name in path.split(separator: "/").dropLast() {
+                    above += "/" + name
+                    if made.insert(above).inserted { try archive.append(above, .folder(mode: 0o755)) }
+                }
+                if case .folder = node { made.insert(path) }
+                try archive.append(path, node)
+            }
+            data = try Zstandard.compress(try archive.finish(), level: level)
+            try Files.write(data, to: file)
+        }
+        return (Part(group: group, files: files, bytes: bytes, compressed: data.count), data)
+    }
+}

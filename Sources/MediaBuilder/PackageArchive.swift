@@ -1,0 +1,204 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import FoundationEssentials
+import Findings
+import Tools
+
+/// Downloads packages of one Debian suite into a folder without touching the host's apt: own sources, lists, cache and
+/// an empty status file, so that every dependency is resolved as on an empty system.
+///
+/// apt checks the archive's signature and each file's digest. The host's proxy, mirror passwords and mirror are used.
+struct PackageArchive {
+    /// Everything apt writes goes below this folder.
+    let folder: String
+    let suite: String
+    let components: [String]
+    /// The mirror given by hand, if any.
+    let mirror: String?
+    let events: EventHandler
+
+    private let apt = Tool("apt-get", package: "apt")
+    private var configuration: String { folder + "/apt.conf" }
+    private var archives: String { folder + "/cache/archives" }
+
+    /// Resolves `wanted` with all dependencies, preferring the locked versions, and downloads.
+    /// The packages with the path of each file.
+    func download(_ wanted: [String], preferring lock: PackageLock?) throws(Fault) -> [(LockedPackage, path: String)] {
+        try configure(preferring: lock)
+        events(.step("Reading the package lists of \(suite)"))
+        try update()
+        let request = ["-y", "--no-install-recommends"] + ["install"] + wanted
+        let plan = try run(["--print-uris"] + request, doing: "The packages cannot be resolved")
+        let names = Self.fileNames(printedURIs: plan.standardOutput)
+        // --print-uris leaves out what is already there, so the cache is listed too: apt keeps it free of leftovers
+        // only on request.
+        events(.step("Downloading \(names.count) packages"))
+        try run(["--download-only"] + request, doing: "The packages cannot be downloaded", seconds: 3600)
+        let chosen = try run(["--simulate"] + request, doing: "The packages cannot be resolved")
+        let selected = Self.simulatedInstallations(chosen.standardOutput)
+        let present = try Files.names(in: archives)
+        var result: [(LockedPackage, path: String)] = []
+        for item in selected {
+            let file = present.first { name in
+                name.hasPrefix("\(item.name)_\(item.version.replacing(":", with: "%3a"))_") && name.hasSuffix(".deb")
+            }
+            guard let file,
+                let package = LockedPackage(
+                    fileName: file, sha256: try SHA256.hex(try Files.bytes(archives + "/" + file)))
+            else {
+                throw Fault(
+                    .mediaArchive, what: "apt chose \(item.name) \(item.version) but did not download it.",
+                    place: archives, remedy: "Remove the folder and build again.")
+            }
+            result.append((package, archives + "/" + file))
+        }
+        return result
+    }
+
+    /// The file names in the output of `apt-get --print-uris`: `'URI' NAME SIZE DIGEST`.
+    static func fileNames(printedURIs text: String) -> [String] {
+        text.split(separator: "\n").compactMap { line in
+            let words = line.split(separator: " ")
+            guard line.hasPrefix("'"), words.count >= 3 else { return nil }
+            return String(words[1])
+        }
+    }
+
+    /// The `Inst NAME (VERSION …)` lines of `apt-get --simulate`.
+    static func simulatedInstallations(_ text: String) -> [(name: String, version: String)] {
+        text.split(separator: "\n").compactMap { line in
+            let words = line.split(separator: " ")
+            guard words.count >= 3, words[0] == "Inst", words[2].hasPrefix("(") else { return nil }
+            let name = words[1].split(separator: ":").first.map(String.init) ?? ""
+            return (name, String(words[2].dropFirst()))
+        }
+    }
+
+    /// The host settings that matter for reaching a mirror, out of `apt-config dump`.
+    static func networkSettings(_ dump: String) -> String {
+        let wanted = [
+            "Acquire::http", "Acquire::https", "Acquire::ftp", "Acquire::socks", "Acquire::Retries",
+            "Acquire::Force", "Acquire::Check-Valid-Until", "Acquire::Proxy", "Dir::Etc::netrc",
+        ]
+        return dump.split(separator: "\n").filter { line in wanted.contains { line.hasPrefix($0) } }
+            .filter { !$0.hasPrefix("Dir::") || $0.contains("\"/") }.map { $0 + "\n" }.joined()
+    }
+
+    private func configure(preferring lock: PackageLock?) throws(Fault) {
+        for name in ["lists/partial", "cache/archives/partial", "etc/preferences.d", "etc/apt.conf.d"] {
+            try Files.makeFolder(folder + "/" + name)
+        }
+        let settings = Self.networkSettings(try Tool("apt-config", package: "apt").check(["dump"]).standardOutput)
+        let text = """
+            \(settings)Dir "\(folder)/";
+            Dir::Etc "\(folder)/etc";
+            Dir::Etc::sourcelist "\(folder)/sources.list";
+            Dir::Etc::sourceparts "/dev/null";
+            Dir::Etc::preferences "\(folder)/preferences";
+            Dir::Etc::trusted "/etc/apt/trusted.gpg";
+            Dir::Etc::trustedparts "/etc/apt/trusted.gpg.d";
+            Dir::Etc::netrc "/etc/apt/auth.conf";
+            Dir::Etc::netrcparts "/etc/apt/auth.conf.d";
+            Dir::State "\(folder)/";
+            Dir::State::status "\(folder)/status";
+            Dir::State::lists "\(folder)/lists";
+            Dir::Cache "\(folder)/cache";
+            APT::Architecture "amd64";
+            APT::Architectures { "amd64"; };
+            APT::Sandbox::User "";
+            APT::Keep-Downloaded-Packages "true";
+            APT::Get::Assume-Yes "true";
+            Acquire::Languages "none";
+            Debug::NoLocking "true";
+
+            """
+        try Files.write(Data(text.utf8), to: configuration)
+        try Files.write(Data(), to: folder + "/status")
+        var preferences = ""
+        for package in lock?.packages ?? [] {
+            preferences += "Package: \(package.name)\nPin: version \(package.version)\nPin-Priority: 1001\n\n"
+        }
+        try Files.write(Data(preferences.utf8), to: folder + "/preferences")
+    }
+
+    private func update() throws(Fault) {
+        let source: ArchiveSource
+        if let mirror {
+            source = ArchiveSource(mirror: mirror)
+        } else {
+            source = try ArchiveSource.ofHost(codename: try Self.hostCodename())
+        }
+        let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+        try Files.write(
+            Data(
+                source.sourcesList(
+                    suite: suite, components: components, keyring: Files.exists(keyring) ? keyring : nil
+                ).utf8),
+            to: folder + "/sources.list")
+        let first = try apt.run(["update", "--error-on=any"], environment: environment, seconds: 900)
+        if first.status == 0 { return }
+        // The host's keyring may be older than the suite. The host's own archive, which the host trusts, has a newer one.
+        if (first.standardError + first.standardOutput).contains("NO_PUBKEY") {
+            events(.step("Fetching the keyring that knows the keys of \(suite)"))
+            let newer = try fetchKeyring()
+            try Files.write(
+                Data(source.sourcesList(suite: suite, components: components, keyring: newer).utf8),
+                to: folder + "/sources.list")
+            let second = try apt.run(["update", "--error-on=any"], environment: environment, seconds: 900)
+            if second.status == 0 { return }
+            throw unreachable(second)
+        }
+        throw unreachable(first)
+    }
+
+    private func unreachable(_ output: ToolOutput) -> Fault {
+        let reason =
+            (output.standardError + output.standardOutput).split(separator: "\n")
+            .first { $0.hasPrefix("E:") || $0.hasPrefix("Err:") }.map(String.init) ?? output.lastLine
+        return Fault(
+            .mediaArchive, what: "The package lists of \(suite) cannot be read: \(reason)",
+            place: folder + "/sources.list",
+            remedy: "Check the network and `apt-get update`; for another mirror use --mirror URL, for another suite "
+                + "--suite NAME.")
+    }
+
+    private func fetchKeyring() throws(Fault) -> String {
+        let place = folder + "/keyring"
+        try Files.freshFolder(place)
+        try apt.check(["download", "debian-archive-keyring"], directory: place, seconds: 300)
+        guard let file = try Files.names(in: place).first(where: { $0.hasSuffix(".deb") }) else {
+            throw Fault(
+                .mediaArchive, what: "apt downloaded no debian-archive-keyring.", place: place,
+                remedy: "Install the newest debian-archive-keyring and build again.")
+        }
+        try Tool("dpkg-deb", package: "dpkg").check(["-x", place + "/" + file, place + "/root"])
+        return place + "/root/usr/share/keyrings/debian-archive-keyring.gpg"
+    }
+
+    private var environment: [String: String] { ["APT_CONFIG": configuration, "DEBIAN_FRONTEND": "noninteractive"] }
+
+    @discardableResult
+    private func run(_ arguments: [String], doing failure: String, seconds: Double = 900) throws(Fault) -> ToolOutput {
+        let output = try apt.run(arguments, environment: environment, seconds: seconds, limit: 16 << 20)
+        guard output.status == 0 else {
+            let reason = output.standardError.split(separator: "\n").filter { $0.hasPrefix("E:") }.joined(
+                separator: " ")
+            throw Fault(
+                .mediaArchive, what: "\(failure): \(reason.isEmpty ? output.lastLine : reason)", place: suite,
+                remedy: "Check the network and the `packages` lines of the hooks; a package may not exist in \(suite).")
+        }
+        return output
+    }
+
+    /// `VERSION_CODENAME` of the host's `/etc/os-release`.
+    static func hostCodename() throws(Fault) -> String {
+        for line in try Files.text("/etc/os-release").split(separator: "\n") where line.hasPrefix("VERSION_CODENAME=") {
+            let value = line.dropFirst("VERSION_CODENAME=".count).filter { $0 != "\"" }
+            if !value.isEmpty { return value }
+        }
+        throw Fault(
+            .mediaArchive, what: "The host does not say which Debian suite it is.", place: "/etc/os-release",
+            remedy: "Name a mirror with --mirror URL.")
+    }
+}
