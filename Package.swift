@@ -113,7 +113,7 @@ let package = Package(
         .executableTarget(
             name: "relight-vm",
             dependencies: [
-                "Geometry", "Findings", "Tools", "CLinux",
+                "Geometry", "BinaryFields", "Blocks", "Findings", "Tools", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Tests/EndToEnd", swiftSettings: settings),
         tests("MediaBuilder", ["Findings", "Tools"]),
