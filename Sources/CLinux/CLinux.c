@@ -16,11 +16,8 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-<<<<<<< HEAD
 #include <sys/sysmacros.h>
-=======
 #include <sys/vfs.h>
->>>>>>> 22c1879 (Write and read image sets: stores, packs, pages, points)
 #include <unistd.h>
 
 const int relight_early_anchor = 1;
