@@ -126,6 +126,7 @@ let package = Package(
         tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),
         tests(
             "PartitionTables", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
+        tests("ImageStore", ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "CCrypto", "CLinux"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 const int relight_early_anchor = 1;
@@ -143,6 +144,21 @@ int relight_punch_hole(int descriptor, uint64_t start, uint64_t length) {
 int relight_open(const char *path, int flags, unsigned mode) {
     int descriptor = open(path, flags | O_CLOEXEC, mode);
     return descriptor < 0 ? -errno : descriptor;
+}
+
+int relight_rename_new(const char *from, const char *to) {
+    return result(renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE));
+}
+
+int relight_start_writeback(int descriptor, uint64_t start, uint64_t length) {
+    return result(sync_file_range(descriptor, (off_t)start, (off_t)length, SYNC_FILE_RANGE_WRITE));
+}
+
+int relight_filesystem_type(const char *path, uint64_t *type) {
+    struct statfs status = {0};
+    int outcome = result(statfs(path, &status));
+    *type = (uint64_t)status.f_type;
+    return outcome;
 }
 
 int relight_reboot_restart(void) { return result(reboot(RB_AUTOBOOT)); }

@@ -59,6 +59,13 @@ int relight_punch_hole(int descriptor, uint64_t start, uint64_t length);
 /// open(2) with a mode; the descriptor, or the negated errno. O_CLOEXEC is added.
 int relight_open(const char *path, int flags, unsigned mode);
 
+/// Renames a file without replacing another. 0, or the negated errno; -EINVAL where the filesystem cannot promise it.
+int relight_rename_new(const char *from, const char *to);
+/// Starts writing a file's dirty pages to the medium and returns at once (sync_file_range). 0, or the negated errno.
+int relight_start_writeback(int descriptor, uint64_t start, uint64_t length);
+/// The filesystem's magic number (statfs f_type). 0, or the negated errno.
+int relight_filesystem_type(const char *path, uint64_t *type);
+
 /// Restart, power off or halt (reboot(2)). Only returns on failure, with the negated errno.
 int relight_reboot_restart(void);
 int relight_reboot_power_off(void);

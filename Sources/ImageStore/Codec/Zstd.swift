@@ -1,0 +1,90 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import CZstd
+import Findings
+
+/// How hard to compress new data. A set may mix all of them.
+public enum Compression: Hashable, Sendable {
+    /// Not at all.
+    case off
+    /// Zstandard level −5: for slow processors; about a third larger than the default.
+    case fast
+    /// Zstandard level 1.
+    case standard
+    /// Zstandard level 12: a tenth smaller, several times slower.
+    case best
+    /// A Zstandard level, 1 ... 19.
+    case level(Int)
+
+    /// Parses `fast`, `default`, `best`, `off` or `1` … `19`; `nil` for anything else.
+    public init?(parsing text: String) {
+        switch text {
+        case "off": self = .off
+        case "fast": self = .fast
+        case "default": self = .standard
+        case "best": self = .best
+        default:
+            guard let level = Int(text), (1...19).contains(level) else { return nil }
+            self = .level(level)
+        }
+    }
+
+    /// Zstandard's number; `nil` for none at all.
+    var zstandard: Int32? {
+        switch self {
+        case .off: nil
+        case .fast: -5
+        case .standard: 1
+        case .best: 12
+        case .level(let level): Int32(clamping: min(max(level, 1), 19))
+        }
+    }
+}
+
+/// A Zstandard compressor whose working memory is used again and again. One per thread.
+@safe final class Compressor {
+    private let context: OpaquePointer
+    private let level: Int32?
+
+    init(_ compression: Compression) throws(Fault) {
+        guard let context = unsafe ZSTD_createCCtx() else { throw outOfMemory("the compressor") }
+        unsafe self.context = context
+        self.level = compression.zstandard
+    }
+
+    deinit { unsafe _ = ZSTD_freeCCtx(context) }
+
+    /// Compresses `plain` into `target` and returns the number of bytes; `nil` when that does not make it smaller than
+    /// `target` is.
+    func compress(_ plain: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Int? {
+        guard let level else { return nil }
+        let count = unsafe ZSTD_compressCCtx(
+            context, target.baseAddress, target.count, plain.baseAddress, plain.count, level)
+        return ZSTD_isError(count) != 0 ? nil : count
+    }
+}
+
+/// A Zstandard decompressor. One per thread.
+@safe final class Decompressor {
+    private let context: OpaquePointer
+
+    init() throws(Fault) {
+        guard let context = unsafe ZSTD_createDCtx() else { throw outOfMemory("the decompressor") }
+        unsafe self.context = context
+    }
+
+    deinit { unsafe _ = ZSTD_freeDCtx(context) }
+
+    /// Fills `plain` exactly; false when `stored` is damaged or does not hold that many bytes.
+    func decompress(_ stored: UnsafeRawBufferPointer, into plain: UnsafeMutableRawBufferPointer) -> Bool {
+        let count = unsafe ZSTD_decompressDCtx(
+            context, plain.baseAddress, plain.count, stored.baseAddress, stored.count)
+        return ZSTD_isError(count) == 0 && count == plain.count
+    }
+}
+
+/// The fault for memory that cannot be had.
+func outOfMemory(_ what: String) -> Fault {
+    Fault(.system, what: "There is no memory for \(what).", remedy: "Give the machine more memory.")
+}

@@ -1,0 +1,184 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import BinaryFields
+import Findings
+import Geometry
+
+/// The set's constants: `set.a` and `set.b`, and a copy in every pack and recovery point. 128 bytes; see
+/// `docs/image-format.md`, section 3.
+struct SetHeader: Hashable, Sendable {
+    /// Set id: 16 random bytes.
+    var id: ObjectID
+    /// Seconds since 1970 when the set was made.
+    var created: UInt64
+    /// Bytes in a unit: 65,536 or 16,384.
+    var unitSize: Int
+
+    /// Version of the format this program writes and reads.
+    static let version: UInt16 = 0
+    static let size = 128
+    static let magic = Array("RLGTSET\0".utf8)
+    /// Most plain bytes in a frame.
+    static let frameSize = 262_144
+    /// Units a page covers.
+    static let pageUnits = 512
+
+    /// Units in the largest frame: 4 or 16.
+    var frameUnits: Int { SetHeader.frameSize / unitSize }
+    /// Bytes of a stream a page covers.
+    var pageSpan: UInt64 { UInt64(unitSize) * UInt64(SetHeader.pageUnits) }
+
+    /// A new set's header.
+    init(id: ObjectID, created: UInt64, unitSize: Int) {
+        self.id = id
+        self.created = created
+        self.unitSize = unitSize
+    }
+
+    var bytes: [UInt8] {
+        var result = SetHeader.magic
+        result.appendLittleEndian(SetHeader.version)
+        result.appendLittleEndian(UInt16(SetHeader.size))
+        result.appendLittleEndian(UInt32(0))  // features without which the set cannot be read
+        result.appendLittleEndian(UInt32(0))  // features without which it must not be written
+        result.appendLittleEndian(UInt32(0))  // features that may be ignored
+        result += id.bytes
+        result.appendLittleEndian(created)
+        result.appendLittleEndian(UInt32(unitSize))
+        result.appendLittleEndian(UInt32(SetHeader.frameSize))
+        result.appendLittleEndian(UInt32(SetHeader.pageUnits))
+        result += [StoredID.sha256, StoredID.noCipher, 0, 0]
+        result += [UInt8](repeating: 0, count: SetHeader.size - 4 - result.count)
+        result.appendLittleEndian(CRC32.castagnoli.checksum(result))
+        return result
+    }
+
+    /// What the first bytes of something say it is.
+    enum Claim: Equatable {
+        /// Not a header at all.
+        case foreign
+        /// A header whose check fails.
+        case damaged
+        /// A version or features this program does not read; a word for each.
+        case unknown(String)
+        /// To be read with ``SetHeader/init(_:)``.
+        case known
+    }
+
+    /// Looks at a header before it is believed.
+    static func claim(_ span: RawSpan) -> Claim {
+        guard span.matches(magic, at: 0) else { return .foreign }
+        guard let version = try? span.littleEndian(UInt16.self, "version", at: 8) else { return .damaged }
+        // A later version may lay out everything after the version differently, so the check cannot be asked first;
+        // a version of this program's own must pass it.
+        if version != SetHeader.version { return .unknown("version \(version)") }
+        guard span.byteCount >= size, let check = try? span.littleEndian(UInt32.self, "check", at: size - 4),
+            check == CRC32.castagnoli.checksum(span.extracting(0..<size - 4)),
+            let needed = try? span.littleEndian(UInt32.self, "needed features", at: 12)
+        else { return .damaged }
+        return needed == 0 ? .known : .unknown("features \(Hex.number(needed)) (hexadecimal)")
+    }
+
+    /// Reads a header.
+    init(_ span: RawSpan) throws(FieldError) {
+        guard SetHeader.claim(span) == .known else {
+            throw .invalid(field: "set header", at: 0, seen: "damage", expected: "a sound header")
+        }
+        id = try ObjectID(span, "set id", at: 24)
+        created = try span.littleEndian(UInt64.self, "created", at: 40)
+        let unit = try span.littleEndian(UInt32.self, "unit size", at: 48)
+        guard unit == 65_536 || unit == 16_384 else {
+            throw .invalid(field: "unit size", at: 48, seen: "\(unit)", expected: "65536 or 16384")
+        }
+        unitSize = Int(unit)
+        let frame = try span.littleEndian(UInt32.self, "frame size", at: 52)
+        let page = try span.littleEndian(UInt32.self, "units in a page", at: 56)
+        let ids = try span.littleEndian(UInt16.self, "hash and cipher", at: 60)
+        guard frame == UInt32(SetHeader.frameSize), page == UInt32(SetHeader.pageUnits), ids == 1 else {
+            throw .invalid(
+                field: "frame size, units in a page, hash and cipher", at: 52, seen: "\(frame), \(page), \(ids)",
+                expected: "\(SetHeader.frameSize), \(SetHeader.pageUnits), 1")
+        }
+    }
+
+    /// Whether a writer must keep its hands off: bits of features it does not know.
+    static func forbidsWriting(_ span: RawSpan) -> Bool {
+        guard let bits = try? span.littleEndian(UInt32.self, "write features", at: 16) else { return true }
+        return bits != 0
+    }
+}
+
+/// Numbers of methods.
+enum StoredID {
+    /// Hash: SHA-256.
+    static let sha256: UInt8 = 1
+    /// Cipher: none.
+    static let noCipher: UInt8 = 0
+    /// Compression: none.
+    static let raw: UInt8 = 0
+    /// Compression: one Zstandard frame (RFC 8878) with its content size, no dictionary.
+    static let zstandard: UInt8 = 1
+}
+
+/// Sixteen bytes that name a set, a pack or a recovery point; 32 hexadecimal digits in names.
+struct ObjectID: Hashable, Sendable, Comparable, BitwiseCopyable {
+    let high: UInt64
+    let low: UInt64
+
+    static let size = 16
+
+    /// A random id.
+    static func random() -> ObjectID {
+        var generator = SystemRandomNumberGenerator()
+        return ObjectID(high: generator.next(), low: generator.next())
+    }
+
+    init(high: UInt64, low: UInt64) {
+        self.high = high
+        self.low = low
+    }
+
+    init(_ span: RawSpan, _ field: StaticString, at offset: Int) throws(FieldError) {
+        high = try span.bigEndian(UInt64.self, field, at: offset)
+        low = try span.bigEndian(UInt64.self, field, at: offset + 8)
+    }
+
+    /// Parses 32 lower-case hexadecimal digits.
+    init?(_ text: some StringProtocol) {
+        guard text.utf8.count == 32, let bytes = Hex.bytes(text), Hex.text(bytes) == text else { return nil }
+        high = bytes[0..<8].reduce(0) { $0 << 8 | UInt64($1) }
+        low = bytes[8..<16].reduce(0) { $0 << 8 | UInt64($1) }
+    }
+
+    var bytes: [UInt8] {
+        [high, low].flatMap { word in stride(from: 56, through: 0, by: -8).map { UInt8(truncatingIfNeeded: word >> $0) } }
+    }
+
+    /// 32 hexadecimal digits.
+    var text: String { Hex.text(bytes) }
+
+    static func < (left: ObjectID, right: ObjectID) -> Bool { (left.high, left.low) < (right.high, right.low) }
+}
+
+/// Names of the objects of a set.
+enum ObjectName {
+    static let headers = ["set.a", "set.b"]
+    static let text = "RELIGHT.txt"
+    static let packs = "packs"
+    static let points = "points"
+    /// Holds second copies, under the name of the first.
+    static let copies = "copies"
+
+    /// `packs/ab/abcdef….pack`
+    static func pack(_ id: ObjectID) -> String { "packs/\(id.text.prefix(2))/\(id.text).pack" }
+    static func point(_ id: ObjectID) -> String { "points/\(id.text).point" }
+    /// The name of the second copy of the object `name`.
+    static func copy(of name: String) -> String { "\(copies)/\(name)" }
+
+    /// The id in a pack's or point's name; `nil` for other names.
+    static func id(_ name: String, suffix: String) -> ObjectID? {
+        guard let file = name.split(separator: "/").last, file.hasSuffix(suffix) else { return nil }
+        return ObjectID(file.dropLast(suffix.utf8.count))
+    }
+}

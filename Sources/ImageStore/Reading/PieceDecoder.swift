@@ -1,0 +1,154 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import BinaryFields
+public import Findings
+import Geometry
+
+/// Reads, decompresses and checks stored pieces. One per thread; never shared between threads.
+public final class PieceDecoder {
+    private let point: RecoveryPoint
+    private let decoder: RecordDecoder
+    private let buffer: ByteBuffer
+    /// The frame whose plain bytes lie in the decoder, and which of its units were compared with their ids.
+    private var current: (place: RecordPlace, record: RecordHeader, bytes: Range<Int>, raw: Bool, checked: UInt32)?
+
+    /// A decoder for the streams of `point`.
+    public init(_ point: RecoveryPoint) throws(Fault) {
+        self.point = point
+        decoder = try RecordDecoder()
+        buffer = ByteBuffer(RecordHeader.maximumSize)
+    }
+
+    /// Calls `body` with the piece's bytes: exactly its extent, checked against the hash of every unit, zero outside of
+    /// its used areas. Does nothing for a piece of zeros. Throws `set.damaged` naming pack and offset, `store.failed`,
+    /// and what `body` throws.
+    public func decode(_ piece: PointPiece, _ body: (RawSpan) throws(Fault) -> Void) throws(Fault) {
+        switch piece.content {
+        case .zero: return
+        case .lost(let fault): throw fault
+        case .run(let run):
+            let bytes = try unsafe units(run, extent: piece.extent)
+            try unsafe body(RawSpan(_unsafeBytes: bytes))
+        }
+    }
+
+    /// The plain bytes of a run's units, which cover `extent` of the stream. Valid until the next call.
+    func units(_ run: PageRun, extent: Extent) throws(Fault) -> UnsafeRawBufferPointer {
+        let unitSize = point.file.set.unitSize
+        if current?.place != run.place {
+            current = nil
+            try load(run.place)
+        }
+        guard var frame = current else { throw damaged(run.place, "nothing was read") }
+        let last = run.firstInFrame + run.ids.count - 1
+        guard last < frame.record.ids.count else {
+            throw damaged(run.place, "the frame has \(frame.record.ids.count) units, unit \(last) is asked for")
+        }
+        let plain = unsafe frame.raw ? buffer.bytes(frame.bytes) : decoder.plainBytes(frame.record.plainLength)
+        var start = 0
+        var end = 0
+        for (offset, id) in run.ids.enumerated() {
+            let index = run.firstInFrame + offset
+            guard frame.record.ids[index] == id else {
+                throw damaged(run.place, "unit \(index) is not the one the recovery point means")
+            }
+            let range = frame.record.unitRange(index, unitSize: unitSize)
+            if frame.checked & 1 << UInt32(index) == 0 {
+                guard try unsafe decoder.hasher.hash(UnsafeRawBufferPointer(rebasing: plain[range])) == id else {
+                    current = nil
+                    throw damaged(run.place, "its content does not match its hash")
+                }
+                frame.checked |= 1 << UInt32(index)
+            }
+            if offset == 0 { start = range.lowerBound }
+            end = range.upperBound
+        }
+        current = frame
+        guard UInt64(end - start) == extent.length.bytes else {
+            throw damaged(run.place, "it holds \(end - start) bytes where \(extent.length.bytes) are expected")
+        }
+        return unsafe UnsafeRawBufferPointer(rebasing: plain[start..<end])
+    }
+
+    private func load(_ place: RecordPlace) throws(Fault) {
+        let record = try read(place, copy: false)
+        guard record.kind == .frame else { throw damaged(place, "it is not a frame") }
+        let payload = record.headSize..<record.headSize + record.storedLength
+        if record.compression == StoredID.raw {
+            current = (place, record, payload, true, 0)
+        } else {
+            guard unsafe decoder.plain(record, buffer.bytes(payload)) != nil else {
+                throw damaged(place, "it cannot be decompressed")
+            }
+            current = (place, record, payload, false, 0)
+        }
+    }
+
+    /// Reads a record into the buffer and checks its head.
+    private func read(_ place: RecordPlace, copy: Bool) throws(Fault) -> RecordHeader {
+        let handle = try point.reader.shelf.pack(place.pack, copy: copy)
+        let size = handle.size.bytes
+        guard UInt64(place.offset) <= size, UInt64(place.length) <= size - UInt64(place.offset) else {
+            throw damaged(place, "the file is cut off at \(size) bytes", copy: copy)
+        }
+        try handle.read(at: UInt64(place.offset), place.length, into: buffer)
+        do throws(FieldError) {
+            let span = unsafe RawSpan(_unsafeBytes: buffer.bytes(0..<place.length))
+            let record = try RecordHeader(span, at: 0, unitSize: point.file.set.unitSize)
+            guard record.totalSize == place.length else {
+                throw FieldError.invalid(
+                    field: "stored length", at: 12, seen: "\(record.storedLength)",
+                    expected: "a record of \(place.length) bytes")
+            }
+            return record
+        } catch {
+            throw damaged(place, "\(error)", copy: copy)
+        }
+    }
+
+    /// Reads a page: its first copy, or its second when the first is damaged.
+    func page(_ reference: PageReference, number: UInt64, of stream: PointStream) throws(Fault) -> [PageRun] {
+        do throws(Fault) {
+            return try page(reference, number: number, of: stream, copy: false)
+        } catch {
+            let first = error
+            do throws(Fault) {
+                return try page(reference, number: number, of: stream, copy: true)
+            } catch {
+                throw first
+            }
+        }
+    }
+
+    /// Reads one copy of a page.
+    func page(
+        _ reference: PageReference, number: UInt64, of stream: PointStream, copy: Bool
+    ) throws(Fault) -> [PageRun] {
+        current = nil
+        let place = reference.place
+        let record = try read(place, copy: copy)
+        guard record.kind == .page, record.ids == [reference.hash] else {
+            throw damaged(place, "it is not the list the recovery point means", copy: copy)
+        }
+        let payload = unsafe buffer.bytes(record.headSize..<record.headSize + record.storedLength)
+        guard let plain = unsafe decoder.plain(record, payload), try unsafe decoder.hasher.hash(plain) == reference.hash
+        else { throw damaged(place, "its content does not match its hash", copy: copy) }
+        do throws(FieldError) {
+            return try unsafe Page.runs(
+                Array(plain), units: stream.units(number), frameUnits: point.file.set.frameUnits)
+        } catch {
+            throw damaged(place, "\(error)", copy: copy)
+        }
+    }
+
+    private func damaged(_ place: RecordPlace, _ why: String, copy: Bool = false) -> Fault {
+        Fault(
+            .setDamaged, what: "The record at byte \(place.offset) is damaged: \(why).",
+            place: point.reader.shelf.place(place.pack, copy: copy),
+            remedy:
+                "Read it once more, best on another machine or port: a fault in memory or cable looks the same. "
+                + "`relight verify` lists what is lost; put the file back if you have another copy of the set.",
+            extent: Extent(start: ByteCount(UInt64(place.offset)), length: ByteCount(UInt64(place.length))))
+    }
+}

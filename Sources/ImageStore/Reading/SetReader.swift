@@ -1,0 +1,184 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import BinaryFields
+public import Findings
+import Geometry
+
+/// Reads an image set. Never writes to it.
+public final class SetReader: Sendable {
+    let store: any ObjectStore
+    let set: SetHeader
+    let shelf: PackShelf
+    /// What was noticed when the set was opened: copies of its header that are missing or damaged.
+    public let findings: [Finding]
+
+    /// Opens the set in `store`. Throws `set.not-a-set`, `set.version`, `set.damaged`, `store.failed`.
+    public init(_ store: any ObjectStore) throws(Fault) {
+        let found = try SetAccess.require(store)
+        guard let header = found.header else {
+            throw Fault(.notASet, what: "There is no image set here.", place: store.name, remedy: "Check the name.")
+        }
+        self.store = store
+        self.set = header
+        self.shelf = PackShelf(store: store, set: header)
+        self.findings = found.lostCopies.map { name in
+            Finding(
+                .warning, "set.lost-copy",
+                what: "This copy of the set's header is missing or damaged; the next backup writes it again.",
+                place: "\(store.name)/\(name)")
+        }
+    }
+
+    /// The set's id: 32 hexadecimal digits.
+    public var setID: String { self.set.id.text }
+
+    /// The points of the set.
+    public struct Listing: Sendable {
+        /// Readable points, oldest first.
+        public var points: [PointSummary]
+        /// Points of which a copy or all copies are damaged, named by their files.
+        public var findings: [Finding]
+    }
+
+    /// All recovery points. A damaged point does not hide the others: it is among the findings.
+    public func points() throws(Fault) -> Listing {
+        var listing = Listing(points: [], findings: findings)
+        for id in try ids() {
+            do throws(Fault) {
+                let point = try load(id)
+                listing.points.append(point.summary)
+                listing.findings += point.findings
+            } catch {
+                guard error.code == .setDamaged || error.code == .setVersion else { throw error }
+                listing.findings.append(Finding(.loss, error.code.rawValue, what: error.what, place: error.place))
+            }
+        }
+        listing.points.sort { ($0.number, $0.facts.time, $0.id) < ($1.number, $1.facts.time, $1.id) }
+        return listing
+    }
+
+    /// Opens a point by a prefix of its id, or by `latest`. Throws `set.no-such-point` with those there are.
+    public func point(_ name: String = "latest") throws(Fault) -> RecoveryPoint {
+        let ids = try self.ids()
+        if name == "latest" {
+            let listing = try points()
+            guard let last = listing.points.last, let id = ObjectID(last.id) else {
+                throw Fault(
+                    .noSuchPoint,
+                    what: ids.isEmpty
+                        ? "The set holds no recovery point yet."
+                        : "None of the set's \(ids.count) recovery points can be read.",
+                    place: store.name,
+                    remedy: ids.isEmpty
+                        ? "Make one with `relight backup DISK --to \(store.name)`."
+                        : "Run `relight verify \(store.name)`.")
+            }
+            return try load(id)
+        }
+        let matches = ids.filter { !name.isEmpty && $0.text.hasPrefix(name.lowercased()) }
+        if matches.count == 1 { return try load(matches[0]) }
+        let known = try points().points.suffix(10).map { "\($0.shortID) (\($0.facts.name))" }
+        throw Fault(
+            .noSuchPoint,
+            what: (matches.isEmpty
+                ? "No recovery point's id begins with \"\(name)\"."
+                : "\(matches.count) recovery points' ids begin with \"\(name)\".")
+                + (known.isEmpty ? "" : " There are: \(known.joined(separator: ", "))."),
+            place: store.name, remedy: "Use more digits of the id, or `latest`; `relight points` lists them.")
+    }
+
+    /// Ids of all points of which a first or second copy exists, in order.
+    func ids() throws(Fault) -> [ObjectID] {
+        var ids: Set<ObjectID> = []
+        for folder in [ObjectName.points, ObjectName.copy(of: ObjectName.points)] {
+            for object in try store.list(folder) {
+                if let id = ObjectName.id(object.name, suffix: ".point") { ids.insert(id) }
+            }
+        }
+        return ids.sorted()
+    }
+
+    /// Reads a point: its first copy, or its second when the first is damaged.
+    func load(_ id: ObjectID) throws(Fault) -> RecoveryPoint {
+        let name = ObjectName.point(id)
+        var findings: [Finding] = []
+        var first: Fault?
+        for name in [name, ObjectName.copy(of: name)] {
+            do throws(Fault) {
+                let file = try read(id, name)
+                if let first {
+                    findings.append(
+                        Finding(
+                            .warning, "set.lost-copy", what: "\(first.what) The second copy is sound and is used.",
+                            place: first.place))
+                } else if try store.open(ObjectName.copy(of: name)) == nil {
+                    findings.append(
+                        Finding(
+                            .warning, "set.lost-copy", what: "The point's second copy is missing.",
+                            place: "\(store.name)/\(ObjectName.copy(of: name))"))
+                }
+                return RecoveryPoint(self, file, id, findings: findings)
+            } catch {
+                guard error.code == .setDamaged, first == nil else { throw first ?? error }
+                first = error
+            }
+        }
+        throw first ?? Fault(.setDamaged, what: "The point cannot be read.", place: store.name, remedy: "")
+    }
+
+    /// Reads one copy of a point.
+    func read(_ id: ObjectID, _ name: String) throws(Fault) -> PointFile {
+        let place = "\(store.name)/\(name)"
+        guard let handle = try store.open(name) else {
+            throw Fault(
+                .setDamaged, what: "The recovery point's file is missing.", place: place,
+                remedy: "Put the file back from a copy of the set.")
+        }
+        let size = handle.size.bytes
+        guard size >= UInt64(PointFile.headerSize) else {
+            throw PackStructure.damaged(
+                place, at: 0,
+                .truncated(field: "point header", at: 0, need: PointFile.headerSize, have: Int(size)))
+        }
+        let head = try handle.bytes(at: .zero, count: PointFile.headerSize)
+        let header: PointFile.Header
+        do throws(FieldError) {
+            header = try unsafe PointFile.Header(head.span.bytes, fileSize: size)
+            guard header.set == set else {
+                throw FieldError.invalid(
+                    field: "set header", at: 128, seen: "set \(header.set.id.text)", expected: "set \(set.id.text)")
+            }
+            guard PointFile.id(header.root) == id else {
+                throw FieldError.invalid(
+                    field: "root hash", at: 32, seen: PointFile.id(header.root).text, expected: "\(id.text), as its name says")
+            }
+        } catch {
+            throw PackStructure.damaged(place, at: 0, error)
+        }
+        let stored = try handle.bytes(at: ByteCount(UInt64(PointFile.headerSize)), count: header.storedLength)
+        var body = stored
+        if header.compression == StoredID.zstandard {
+            body = [UInt8](repeating: 0, count: header.plainLength)
+            let decompressor = try Decompressor()
+            let sound = unsafe stored.withUnsafeBytes { source in
+                unsafe body.withUnsafeMutableBytes { unsafe decompressor.decompress(source, into: $0) }
+            }
+            guard sound else {
+                throw PackStructure.damaged(
+                    place, at: UInt64(PointFile.headerSize),
+                    .invalid(field: "body", at: 0, seen: "damaged data", expected: "\(header.plainLength) bytes, compressed"))
+            }
+        }
+        let hash = try Hasher256().hash(body)
+        do throws(FieldError) {
+            guard hash == header.root else {
+                throw FieldError.invalid(field: "body", at: 0, seen: "hash \(hash.text)", expected: header.root.text)
+            }
+            return try PointFile(body: body, set: set)
+        } catch {
+            throw PackStructure.damaged(place, at: UInt64(PointFile.headerSize), error)
+        }
+    }
+}
+

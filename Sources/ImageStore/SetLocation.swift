@@ -1,0 +1,32 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+public import Findings
+
+/// `SET[@POINT]` as written on a command line. The separator is the last `@` after the last `/`.
+public struct SetLocation: Hashable, Sendable {
+    /// The place of the set: a folder.
+    public var set: String
+    /// A point's id prefix, or `latest`.
+    public var point: String
+
+    /// Parses `SET[@POINT]`; the point is `latest` when none is named. Throws `usage` when either part is empty, or the
+    /// point is neither `latest` nor hexadecimal digits.
+    public init(_ text: String) throws(Fault) {
+        let start = text.lastIndex(of: "/").map { text.index(after: $0) } ?? text.startIndex
+        if let separator = text[start...].lastIndex(of: "@") {
+            set = String(text[..<separator])
+            point = String(text[text.index(after: separator)...])
+        } else {
+            set = text
+            point = "latest"
+        }
+        let isPrefix = (1...32).contains(point.utf8.count) && point.allSatisfy { $0.isASCII && $0.isHexDigit }
+        guard !set.isEmpty, point == "latest" || isPrefix else {
+            throw Fault(
+                .usage, what: "\"\(text)\" does not name an image set and a recovery point in it.",
+                remedy: "Write SET, SET@latest, or SET@ and the first digits of a point's id; `relight points SET` lists them. "
+                    + "When the folder's own name has an @, write a / after it or add @latest.")
+        }
+    }
+}

@@ -1,0 +1,28 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+extension SetWriter {
+    /// What people find when they open the folder: `RELIGHT.txt`.
+    static var explanation: [UInt8] {
+        Array(
+            """
+            This folder is a Relight image set: images of the disks of one or more computers.
+            Do not rename, change or delete anything in it; copy it as a whole.
+
+              relight points FOLDER              lists the recovery points in it
+              relight verify FOLDER              reads everything back and checks it
+              relight restore FOLDER --to DISK   brings a computer back
+
+            set.a, set.b   what the set is (two equal copies)
+            packs/         the disks' contents, compressed, each piece named by its SHA-256
+            points/        one file for each recovery point: what was where at one time
+            copies/        second copies of everything that is small and needed
+            tmp/           unfinished files of a backup that runs or was interrupted; may be deleted when none runs
+
+            The set is not encrypted. Its format is described in docs/image-format.md of Relight, exactly enough to
+            write another program that reads it: https://www.gnu.org/licenses/gpl-3.0.html is Relight's licence, and
+            its source comes with every copy of the program.
+
+            """.utf8)
+    }
+}

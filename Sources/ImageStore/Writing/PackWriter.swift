@@ -1,0 +1,240 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import BinaryFields
+import Findings
+import Geometry
+import Synchronization
+
+/// Appends records to packs, from any thread, and seals full packs.
+///
+/// Records are copied into pieces of 4 MiB; the thread that fills a piece writes and hashes it, outside of the lock.
+final class PackWriter: Sendable {
+    /// A pack that is finished and in its place.
+    struct Sealed: Sendable {
+        var number: UInt32
+        var reference: PackReference
+        var segments: [UnitID]
+        var footerOffset: Int
+    }
+
+    private let store: any ObjectStore
+    private let set: SetHeader
+    private let kind: PackHeader.Kind
+    private let limit: Int
+    /// Write each pack twice, the second under ``ObjectName/copy(of:)``.
+    private let twice: Bool
+    private let register: @Sendable (ObjectID) -> UInt32
+    private let state = Mutex(State())
+
+    private struct State {
+        var pack: OpenPack?
+        var segment: ByteBuffer?
+        var fill = 0
+        var spare: [ByteBuffer] = []
+        var sealed: [Sealed] = []
+    }
+
+    init(
+        store: any ObjectStore, set: SetHeader, kind: PackHeader.Kind, limit: Int, twice: Bool,
+        register: @escaping @Sendable (ObjectID) -> UInt32
+    ) {
+        self.store = store
+        self.set = set
+        self.kind = kind
+        self.limit = limit
+        self.twice = twice
+        self.register = register
+    }
+
+    /// A pack being written.
+    private final class OpenPack: Sendable {
+        let id: ObjectID
+        let number: UInt32
+        let uploads: [any ObjectUpload]
+        let parts = Mutex(Parts())
+
+        struct Parts {
+            var length = 0
+            var records = 0
+            var entries: [UInt8] = []
+            var segments: [UnitID?] = []
+            /// Pieces handed to threads and not yet written.
+            var pending = 0
+            var failed = false
+            /// No more records come; whoever finishes the last piece seals the pack.
+            var closed = false
+        }
+
+        init(id: ObjectID, number: UInt32, uploads: [any ObjectUpload]) {
+            self.id = id
+            self.number = number
+            self.uploads = uploads
+        }
+    }
+
+    private struct Piece {
+        var pack: OpenPack
+        var index: Int
+        var buffer: ByteBuffer
+        var count: Int
+    }
+
+    /// Appends a record and returns its pack's number and its offset.
+    func append(
+        _ record: RecordHeader, _ payload: UnsafeRawBufferPointer, hasher: Hasher256
+    ) throws(Fault) -> (number: UInt32, pack: ObjectID, offset: Int) {
+        let head = record.bytes
+        let total = record.totalSize
+        let padding = [UInt8](repeating: 0, count: total - head.count - payload.count)
+        var pieces: [Piece] = []
+        var closing: OpenPack?
+        let place = try state.withLock { (state: inout State) throws(Fault) -> (UInt32, ObjectID, Int) in
+            if let pack = state.pack, pack.parts.withLock({ $0.length + total + footerRoom($0, head.count) > limit }) {
+                closing = pack
+                flush(&state, into: &pieces)
+                state.pack = nil
+            }
+            let pack: OpenPack
+            if let open = state.pack {
+                pack = open
+            } else {
+                pack = try open()
+                state.pack = pack
+                let header = PackHeader(kind: kind, id: pack.id, set: set).bytes
+                unsafe header.withUnsafeBytes { unsafe copy($0, &state, pack, &pieces) }
+            }
+            let offset = pack.parts.withLock { parts in
+                parts.entries += PackFooter.entry(offset: parts.length, head: head)
+                parts.records += 1
+                return parts.length
+            }
+            unsafe head.withUnsafeBytes { unsafe copy($0, &state, pack, &pieces) }
+            unsafe copy(payload, &state, pack, &pieces)
+            unsafe padding.withUnsafeBytes { unsafe copy($0, &state, pack, &pieces) }
+            return (pack.number, pack.id, offset)
+        }
+        if let closing { closing.parts.withLock { $0.closed = true } }
+        for piece in pieces { try write(piece, hasher) }
+        if let closing { try sealIfDone(closing, hasher) }
+        return place
+    }
+
+    /// Room the footer will need once one more record with a head of `head` bytes is in.
+    private func footerRoom(_ parts: OpenPack.Parts, _ head: Int) -> Int {
+        PackFooter.fixedSize + PackFooter.trailerSize + parts.entries.count + 8 + head
+            + (parts.segments.count + 2) * UnitID.size
+    }
+
+    private func open() throws(Fault) -> OpenPack {
+        let id = ObjectID.random()
+        var uploads = [try store.upload()]
+        if twice { uploads.append(try store.upload()) }
+        return OpenPack(id: id, number: register(id), uploads: uploads)
+    }
+
+    private func copy(
+        _ bytes: UnsafeRawBufferPointer, _ state: inout State, _ pack: OpenPack, _ pieces: inout [Piece]
+    ) {
+        var done = 0
+        while done < bytes.count {
+            let buffer = state.segment ?? state.spare.popLast() ?? ByteBuffer(PackFooter.segmentSize)
+            state.segment = buffer
+            let count = min(bytes.count - done, PackFooter.segmentSize - state.fill)
+            unsafe buffer.mutable(state.fill..<state.fill + count).copyMemory(
+                from: UnsafeRawBufferPointer(rebasing: bytes[done..<done + count]))
+            state.fill += count
+            done += count
+            pack.parts.withLock { $0.length += count }
+            if state.fill == PackFooter.segmentSize { flush(&state, into: &pieces) }
+        }
+    }
+
+    private func flush(_ state: inout State, into pieces: inout [Piece]) {
+        guard let pack = state.pack, let buffer = state.segment, state.fill > 0 else { return }
+        let index = pack.parts.withLock { parts in
+            parts.segments.append(nil)
+            parts.pending += 1
+            return parts.segments.count - 1
+        }
+        pieces.append(Piece(pack: pack, index: index, buffer: buffer, count: state.fill))
+        state.segment = nil
+        state.fill = 0
+    }
+
+    private func write(_ piece: Piece, _ hasher: Hasher256) throws(Fault) {
+        do {
+            let bytes = unsafe piece.buffer.bytes(0..<piece.count)
+            let hash = try unsafe hasher.hash(bytes)
+            for upload in piece.pack.uploads {
+                try unsafe upload.write(
+                    at: ByteCount(UInt64(piece.index * PackFooter.segmentSize)), RawSpan(_unsafeBytes: bytes))
+            }
+            piece.pack.parts.withLock { parts in
+                parts.segments[piece.index] = hash
+                parts.pending -= 1
+            }
+        } catch {
+            piece.pack.parts.withLock { parts in
+                parts.failed = true
+                parts.pending -= 1
+            }
+            throw error
+        }
+        state.withLock { state in
+            if state.spare.count < 2 { state.spare.append(piece.buffer) }
+        }
+        try sealIfDone(piece.pack, hasher)
+    }
+
+    /// Seals a closed pack whose last piece is written; exactly one thread gets to do it.
+    private func sealIfDone(_ pack: OpenPack, _ hasher: Hasher256) throws(Fault) {
+        let parts: OpenPack.Parts? = pack.parts.withLock { parts in
+            guard parts.closed, parts.pending == 0, !parts.failed else { return nil }
+            parts.closed = false
+            return parts
+        }
+        guard let parts else { return }
+        let segments = parts.segments.compactMap { $0 }
+        let (footer, digest) = try PackFooter.bytes(
+            records: parts.records, entries: parts.entries, offset: parts.length, segments: segments, hasher: hasher)
+        let name = ObjectName.pack(pack.id)
+        for (upload, name) in zip(pack.uploads, [name, ObjectName.copy(of: name)]) {
+            try unsafe upload.write(at: ByteCount(UInt64(parts.length)), footer.span.bytes)
+            try upload.seal(as: name)
+        }
+        let sealed = Sealed(
+            number: pack.number,
+            reference: PackReference(id: pack.id, size: UInt64(parts.length + footer.count), footer: digest),
+            segments: segments, footerOffset: parts.length)
+        state.withLock { $0.sealed.append(sealed) }
+    }
+
+    /// Seals the pack at hand. All threads must have returned from ``append(_:_:hasher:)``.
+    func finish(_ hasher: Hasher256) throws(Fault) -> [Sealed] {
+        var pieces: [Piece] = []
+        let closing = state.withLock { state in
+            let pack = state.pack
+            flush(&state, into: &pieces)
+            state.pack = nil
+            state.spare = []
+            return pack
+        }
+        if let closing { closing.parts.withLock { $0.closed = true } }
+        for piece in pieces { try write(piece, hasher) }
+        if let closing { try sealIfDone(closing, hasher) }
+        return state.withLock { $0.sealed }
+    }
+
+    /// Throws the pack at hand away.
+    func abandon() {
+        let pack = state.withLock { state in
+            let pack = state.pack
+            state.pack = nil
+            state.segment = nil
+            state.fill = 0
+            return pack
+        }
+        for upload in pack?.uploads ?? [] { upload.abandon() }
+    }
+}

@@ -1,0 +1,479 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+public import Findings
+public import Geometry
+import Synchronization
+
+/// Makes one recovery point: takes the units of its streams from any number of threads, stores what the set does not
+/// hold yet, and seals the point as the last step.
+///
+///     let writer = try SetWriter(store, options: .init())
+///     let stream = try writer.beginStream(description)
+///     // on each of N threads:
+///     let worker = try UnitWorker(writer)
+///     while let piece = stream.nextPiece() { read its used areas; try worker.add(piece, of: stream, &bytes) }
+///     // when all threads have ended:
+///     let point = try writer.commit(facts, readBack: true, threads: N)
+///
+/// Until ``commit(_:readBack:threads:events:)`` returns there is no new point, whatever happens; points made before are
+/// never touched.
+public final class SetWriter: Sendable {
+    /// How to write.
+    public struct Options: Sendable {
+        /// How hard to compress new data.
+        public var compression: Compression
+        /// Size no pack exceeds: 1 MiB ... 4 GiB − 1; the store may allow less.
+        public var packSize: ByteCount
+        /// Memory for the ids of what the set holds. Past it deduplication degrades.
+        public var indexMemory: ByteCount
+        /// Unit size of a set that is made now: 64 KiB or 16 KiB. A set that exists keeps its own.
+        public var unitSize: ByteCount
+        /// Seconds since 1970, noted in a set that is made now.
+        public var time: UInt64
+
+        /// The defaults: Zstandard level 1, packs of 1 GiB, 256 MiB of index, units of 64 KiB.
+        public init(
+            compression: Compression = .standard, packSize: ByteCount = .gibibytes(1),
+            indexMemory: ByteCount = .mebibytes(256), unitSize: ByteCount = .kibibytes(64), time: UInt64 = 0
+        ) {
+            self.compression = compression
+            self.packSize = packSize
+            self.indexMemory = indexMemory
+            self.unitSize = unitSize
+            self.time = time
+        }
+    }
+
+    /// What was done so far.
+    public struct Statistics: Hashable, Sendable {
+        /// Used bytes given to the writer.
+        public var read = ByteCount.zero
+        /// Bytes of units that hold only zeros, or no used byte; never stored.
+        public var zero = ByteCount.zero
+        /// Bytes of units that were new to the set.
+        public var new = ByteCount.zero
+        /// Bytes of units the set held already.
+        public var shared = ByteCount.zero
+        /// Bytes written for new units, compressed, with their heads.
+        public var stored = ByteCount.zero
+    }
+
+    let options: Options
+    let set: SetHeader
+    let index: UnitIndex
+    let data: PackWriter
+    private let lists: PackWriter
+    private let pages: UnitIndex
+    private let store: any ObjectStore
+    private let packs: PackTable
+    private let state = Mutex(State())
+    private let statisticsState = Mutex(Statistics())
+    private let failed = Atomic<Bool>(false)
+    private let findingsAtOpen: [Finding]
+
+    private struct State {
+        var streams: [StreamWriter] = []
+        /// Packs the point refers to, by number.
+        var referenced: Set<UInt32> = []
+        var committed = false
+    }
+
+    /// Opens the set in `store` for a new point, or makes a set there when the place is empty or missing.
+    ///
+    /// Reads the lists of all packs into memory. What an interrupted backup left unfinished is taken over where its
+    /// records are sound. Throws `set.not-a-set`, `set.version`, `set.damaged`, `store.full`, `store.failed`.
+    public init(_ store: any ObjectStore, options: Options = Options(), events: EventHandler = { _ in }) throws(Fault) {
+        let found = try SetAccess.look(at: store)
+        guard !found.readOnly else {
+            throw Fault(
+                .setVersion, what: "The set has features this program must not write to.", place: store.name,
+                remedy: "Use a newer version of Relight to add to it; this one can read it.")
+        }
+        try store.prepare()
+        if let header = found.header {
+            set = header
+            for name in found.lostCopies {
+                try store.delete(name)
+                try store.put(name, header.bytes)
+            }
+        } else {
+            let unit = options.unitSize.int == 16_384 ? 16_384 : 65_536
+            set = SetHeader(id: .random(), created: options.time, unitSize: unit)
+            for name in ObjectName.headers { try store.put(name, set.bytes) }
+            if try store.open(ObjectName.text) == nil { try store.put(ObjectName.text, SetWriter.explanation) }
+        }
+        let least = ByteCount.mebibytes(1)
+        let most = min(store.maximumObjectSize ?? ByteCount(0xFFFF_FFFF), ByteCount(0xFFFF_FFFF))
+        let limit = min(max(options.packSize, least), most).int ?? 1 << 30
+
+        self.store = store
+        self.options = options
+        let memory = options.indexMemory.int ?? 256 << 20
+        let packs = PackTable()
+        self.packs = packs
+        index = UnitIndex(memory: memory)
+        pages = UnitIndex(memory: memory / 16)
+        data = PackWriter(store: store, set: set, kind: .data, limit: limit, twice: false) { packs.add($0, nil) }
+        lists = PackWriter(store: store, set: set, kind: .lists, limit: limit, twice: true) { packs.add($0, nil) }
+        findingsAtOpen = try SetWriter.load(store, set, packs, index, pages)
+        for finding in findingsAtOpen { events(.finding(finding)) }
+        try takeOver(events)
+    }
+
+    /// The set's id: 32 hexadecimal digits.
+    public var setID: String { self.set.id.text }
+
+    /// What was done so far.
+    public var statistics: Statistics { statisticsState.withLock { $0 } }
+
+    /// Adds a stream to the point. Throws `unsupported` for a description that cannot be stored.
+    public func beginStream(_ description: StreamDescription) throws(Fault) -> StreamWriter {
+        guard description.length <= PointFile.maximumLength, description.extent.start <= PointFile.maximumLength,
+            description.used.end <= description.length, description.disk >= 0, description.disk < 65_536
+        else {
+            throw Fault(
+                .unsupported, what: "A stream of \(description.length) with a used map that ends at "
+                    + "\(description.used.end.bytes) cannot be stored.",
+                remedy: "This is an error in the program: please report it.")
+        }
+        var description = description
+        var grain = ByteCount(4096)
+        while description.used.extents.count > RunList.maximum {
+            description.used = description.used.widened(to: grain, limit: description.length)
+            grain = ByteCount(grain.bytes * 4)
+        }
+        let stream = StreamWriter(description, writer: self)
+        return try state.withLock { (state: inout State) throws(Fault) -> StreamWriter in
+            guard state.streams.count < PointFile.maximumStreams else {
+                throw Fault(
+                    .unsupported, what: "A recovery point holds at most \(PointFile.maximumStreams) volumes.",
+                    remedy: "Image fewer disks into one point.")
+            }
+            state.streams.append(stream)
+            return stream
+        }
+    }
+
+    /// Seals the packs, reads them back from the medium when asked, and seals the point: the only moment it begins to
+    /// exist. All workers must have ended.
+    ///
+    /// - Parameters:
+    ///   - facts: what the point tells about the machine.
+    ///   - readBack: compare everything this run wrote with its hashes, with caches dropped.
+    ///   - threads: how many threads read back.
+    /// - Throws: `store.full`, `store.failed`, `interrupted`; the point then does not exist.
+    public func commit(
+        _ facts: PointFacts, readBack: Bool = true, threads: Int = 2, events: EventHandler? = nil
+    ) throws(Fault) -> PointSummary {
+        try requireHealthy()
+        let streams = try state.withLock { (state: inout State) throws(Fault) -> [StreamWriter] in
+            guard !state.committed else { throw SetWriter.misuse }
+            state.committed = true
+            return state.streams
+        }
+        do throws(Fault) {
+            let hasher = try Hasher256()
+            var stored: [StoredStream] = []
+            for stream in streams {
+                stored.append(try stream.stored())
+                guard stream.description.disk < facts.disks.count else { throw SetWriter.misuse }
+            }
+            let finished = try data.finish(hasher) + lists.finish(hasher)
+            for pack in finished { packs.set(pack.number, pack.reference) }
+            if readBack { try self.readBack(finished, threads: threads, events: events) }
+            let references = try self.references()
+            let number = try nextNumber()
+            let file = PointFile(set: set, number: number, facts: facts, packs: references, streams: stored)
+            let (bytes, id) = try file.sealed(hasher)
+            // This makes the point exist; its second copy follows.
+            try store.put(ObjectName.point(id), bytes)
+            try store.put(ObjectName.copy(of: ObjectName.point(id)), bytes)
+            return file.summary(id)
+        } catch {
+            markFailed()
+            throw error
+        }
+    }
+
+    /// Ends without a point. What was stored completely is kept, so that the next backup need not store it again.
+    public func abandon() {
+        let open = state.withLock { state in
+            defer { state.committed = true }
+            return !state.committed
+        }
+        if open, !failed.load(ordering: .relaxed), let hasher = try? Hasher256(), (try? data.finish(hasher)) != nil {
+            lists.abandon()
+            return
+        }
+        data.abandon()
+        lists.abandon()
+    }
+
+    // MARK: - For workers
+
+    func requireHealthy() throws(Fault) {
+        if failed.load(ordering: .relaxed) {
+            throw Fault(
+                .storeFailed, what: "An earlier write to the set failed, so this backup cannot go on.", place: store.name,
+                remedy: "See the first error; run the backup again when its cause is gone.")
+        }
+    }
+
+    func markFailed() { failed.store(true, ordering: .relaxed) }
+
+    func count(read: UInt64, zero: UInt64, new: UInt64, shared: UInt64, stored: UInt64) {
+        statisticsState.withLock { sums in
+            sums.read += ByteCount(read)
+            sums.zero += ByteCount(zero)
+            sums.new += ByteCount(new)
+            sums.shared += ByteCount(shared)
+            sums.stored += ByteCount(stored)
+        }
+    }
+
+    /// Stores a page, unless the set holds the same one already; `nil` when nothing in it is stored.
+    func store(page units: [StoredUnit?], worker: UnitWorker) throws(Fault) -> PageReference? {
+        var runs: [PageRun] = []
+        var last: UnitPlace?
+        var used: Set<UInt32> = []
+        for (position, unit) in units.enumerated() {
+            guard let unit else {
+                last = nil
+                continue
+            }
+            if let before = last, before.pack == unit.place.pack, before.offset == unit.place.offset,
+                before.index + 1 == unit.place.index
+            {
+                runs[runs.count - 1].ids.append(unit.id)
+            } else {
+                runs.append(
+                    PageRun(
+                        first: position, ids: [unit.id],
+                        place: RecordPlace(
+                            pack: packs.id(unit.place.pack), offset: unit.place.offset, length: unit.place.size),
+                        firstInFrame: unit.place.index))
+                used.insert(unit.place.pack)
+            }
+            last = unit.place
+        }
+        guard !runs.isEmpty else { return nil }
+        let bytes = Page.bytes(units: units.count, runs: runs)
+        let hash = try worker.hasher.hash(bytes)
+        var place = pages.find(hash)
+        if place == nil {
+            let record = RecordHeader(
+                kind: .page, compression: StoredID.raw, plainLength: bytes.count, storedLength: bytes.count, ids: [hash])
+            let result: Result<UnitPlace, Fault> = unsafe bytes.withUnsafeBytes { pointer in
+                do throws(Fault) {
+                    let put = try unsafe lists.append(record, pointer, hasher: worker.hasher)
+                    return .success(
+                        UnitPlace(pack: put.number, offset: put.offset, length: record.totalSize, index: 0))
+                } catch { return .failure(error) }
+            }
+            let new = try result.get()
+            pages.insert([(hash, new)])
+            place = new
+        }
+        guard let place else { return nil }
+        used.insert(place.pack)
+        state.withLock { $0.referenced.formUnion(used) }
+        return PageReference(
+            hash: hash, place: RecordPlace(pack: packs.id(place.pack), offset: place.offset, length: place.size))
+    }
+
+    // MARK: - Opening
+
+    /// Packs by number, the form in which the index holds them.
+    final class PackTable: Sendable {
+        private let table = Mutex<[(id: ObjectID, reference: PackReference?)]>([])
+        func add(_ id: ObjectID, _ reference: PackReference?) -> UInt32 {
+            table.withLock { table in
+                table.append((id, reference))
+                return UInt32(truncatingIfNeeded: table.count - 1)
+            }
+        }
+        func set(_ number: UInt32, _ reference: PackReference) { table.withLock { $0[Int(number)].reference = reference } }
+        func id(_ number: UInt32) -> ObjectID { table.withLock { $0[Int(number)].id } }
+        func reference(_ number: UInt32) -> PackReference? { table.withLock { $0[Int(number)].reference } }
+    }
+
+    /// Reads the footers of all packs. A pack whose structure is damaged is not built upon: what it holds is stored
+    /// again, which heals the set for new points.
+    private static func load(
+        _ store: any ObjectStore, _ set: SetHeader, _ packs: PackTable, _ index: UnitIndex, _ pages: UnitIndex
+    ) throws(Fault) -> [Finding] {
+        let hasher = try Hasher256()
+        var findings: [Finding] = []
+        let copies = Set(try store.list(ObjectName.copy(of: ObjectName.packs)).map(\.name))
+        for object in try store.list(ObjectName.packs).sorted(by: { $0.name < $1.name }) {
+            guard let id = ObjectName.id(object.name, suffix: ".pack") else { continue }
+            do throws(Fault) {
+                guard let handle = try store.open(object.name) else { continue }
+                let pack = try PackStructure.read(
+                    handle, name: "\(store.name)/\(object.name)", id: id, set: set, hasher: hasher)
+                let reference = PackReference(id: id, size: handle.size.bytes, footer: pack.footer.digest)
+                if pack.header.kind == .lists, !copies.contains(ObjectName.copy(of: object.name)) { continue }
+                let number = packs.add(id, reference)
+                for entry in pack.footer.entries {
+                    let places = entry.record.ids.enumerated().map { unit in
+                        (
+                            unit.element,
+                            UnitPlace(
+                                pack: number, offset: entry.offset, length: entry.record.totalSize, index: unit.offset)
+                        )
+                    }
+                    switch entry.record.kind {
+                    case .frame: index.insert(places)
+                    case .page: pages.insert(places)
+                    }
+                }
+            } catch {
+                guard error.code == .setDamaged else { throw error }
+                findings.append(
+                    Finding(
+                        .warning, "set.damaged-pack",
+                        what: "A pack of the set is damaged (\(error.what)) What it holds is stored again.",
+                        place: error.place))
+            }
+        }
+        return findings
+    }
+
+    /// Moves the sound frames of unfinished packs into this run's packs.
+    private func takeOver(_ events: EventHandler) throws(Fault) {
+        for leftover in try store.leftovers() {
+            if leftover.size.bytes > UInt64(PackHeader.size), leftover.size.bytes <= 0xFFFF_FFFF,
+                let head = try? leftover.bytes(at: .zero, count: PackHeader.size),
+                let header = try? unsafe PackHeader(head.span.bytes), header.set == set, header.kind == .data
+            {
+                events(.step("taking over what an interrupted backup stored (\(leftover.size))"))
+                try takeOver(leftover)
+            }
+            try leftover.remove()
+        }
+    }
+
+    private func takeOver(_ leftover: any ObjectLeftover) throws(Fault) {
+        let decoder = try RecordDecoder()
+        var scanner = PackScanner(
+            leftover, unitSize: set.unitSize, from: PackHeader.size, to: Int(leftover.size.bytes))
+        while let item = try scanner.next() {
+            try Interruption.check()
+            guard case .record(let offset, let record) = item, record.kind == .frame,
+                record.ids.contains(where: { index.find($0) == nil })
+            else { continue }
+            let payload = unsafe scanner.payload(record, at: offset)
+            guard try unsafe decoder.isSound(record, payload, unitSize: set.unitSize) else { continue }
+            let place = try unsafe data.append(record, payload, hasher: decoder.hasher)
+            index.insert(
+                record.ids.enumerated().map { unit in
+                    (
+                        unit.element,
+                        UnitPlace(
+                            pack: place.number, offset: place.offset, length: record.totalSize, index: unit.offset)
+                    )
+                })
+        }
+    }
+
+    // MARK: - Committing
+
+    /// Every pack the point refers to, checked again to be there.
+    private func references() throws(Fault) -> [PackReference] {
+        let referenced = state.withLock { $0.referenced }
+        var sizes: [String: UInt64] = [:]
+        for object in try store.list(ObjectName.packs) { sizes[object.name] = object.size.bytes }
+        var result: [PackReference] = []
+        for number in referenced.sorted() {
+            let name = ObjectName.pack(packs.id(number))
+            guard let reference = packs.reference(number), sizes[name] == reference.size else {
+                throw Fault(
+                    .storeFailed, what: "The pack is gone or changed while the backup ran.", place: "\(store.name)/\(name)",
+                    remedy: "See who else works on the set, then run the backup again.")
+            }
+            result.append(reference)
+        }
+        return result
+    }
+
+    private func nextNumber() throws(Fault) -> UInt64 {
+        let reader = try SetReader(store)
+        return (try reader.points().points.map { $0.number }.max() ?? 0) + 1
+    }
+
+    /// Reads what was written from the medium and compares it with the hashes made before writing.
+    private func readBack(_ finished: [PackWriter.Sealed], threads: Int, events: EventHandler?) throws(Fault) {
+        struct Task {
+            var handle: any ObjectHandle
+            var name: String
+            var offset: UInt64
+            var count: Int
+            var hash: UnitID
+        }
+        var tasks: [Task] = []
+        var total: UInt64 = 0
+        for pack in finished {
+            let name = ObjectName.pack(pack.reference.id)
+            // Lists are written twice.
+            let known = try store.open(ObjectName.copy(of: name)) == nil ? [name] : [name, ObjectName.copy(of: name)]
+            for name in known {
+                guard let handle = try store.open(name), handle.size.bytes == pack.reference.size else {
+                    throw store.notKept(name)
+                }
+                handle.dropCaches()
+                // The footer is small: it is checked here, with the trailer.
+                let hasher = try Hasher256()
+                do throws(Fault) {
+                    let structure = try PackStructure.read(
+                        handle, name: name, id: pack.reference.id, set: set, hasher: hasher)
+                    guard structure.footer.digest == pack.reference.footer else { throw store.notKept(name) }
+                } catch {
+                    throw error.code == .storeFailed ? error : store.notKept(name)
+                }
+                for (index, hash) in pack.segments.enumerated() {
+                    let offset = index * PackFooter.segmentSize
+                    let count = min(PackFooter.segmentSize, pack.footerOffset - offset)
+                    tasks.append(Task(handle: handle, name: name, offset: UInt64(offset), count: count, hash: hash))
+                    total += UInt64(count)
+                }
+            }
+        }
+        let work = tasks
+        let all = ByteCount(total)
+        let store = self.store
+        let share = Counters()
+        try Threads.run(min(max(1, threads), max(1, work.count)), prepare: { () throws(Fault) -> (Hasher256, ByteBuffer) in
+            (try Hasher256(), ByteBuffer(PackFooter.segmentSize))
+        }) { (own: inout (Hasher256, ByteBuffer)) throws(Fault) -> Bool in
+            let number = share.next.add(1, ordering: .relaxed).oldValue
+            guard number < work.count else { return false }
+            let task = work[number]
+            try task.handle.read(at: task.offset, task.count, into: own.1)
+            guard try unsafe own.0.hash(own.1.bytes(0..<task.count)) == task.hash else { throw store.notKept(task.name) }
+            let sum = share.done.add(UInt64(task.count), ordering: .relaxed).newValue
+            events?(.progress(Progress(phase: "reading back", done: ByteCount(sum), total: all)))
+            return true
+        }
+    }
+
+    private final class Counters: Sendable {
+        let next = Atomic<Int>(0)
+        let done = Atomic<UInt64>(0)
+    }
+
+    private static var misuse: Fault {
+        Fault(
+            .system, what: "A recovery point was sealed twice or refers to a disk that is not described.",
+            remedy: "This is an error in the program: please report it.")
+    }
+}
+
+extension PointFile {
+    func summary(_ id: ObjectID) -> PointSummary {
+        PointSummary(
+            id: id.text, number: number, facts: facts,
+            used: streams.reduce(.zero) { $0.adding($1.description.used.byteCount) ?? $0 },
+            unreadable: streams.reduce(.zero) { $0.adding($1.unreadable.byteCount) ?? $0 })
+    }
+}

@@ -1,0 +1,162 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+public import Findings
+import Geometry
+import Glibc
+
+/// Takes whole pieces through every step: mask, zero test, hash, look-up, compress, append. One per thread; never
+/// shared between threads.
+public final class UnitWorker {
+    let hasher: Hasher256
+    private let writer: SetWriter
+    private let compressor: Compressor
+    private let gathered: ByteBuffer
+    private let packed: ByteBuffer
+
+    /// A worker for `writer`.
+    public init(_ writer: SetWriter) throws(Fault) {
+        self.writer = writer
+        hasher = try Hasher256()
+        compressor = try Compressor(writer.options.compression)
+        gathered = ByteBuffer(SetHeader.frameSize)
+        packed = ByteBuffer(SetHeader.frameSize)
+    }
+
+    /// Stores a piece. `bytes` holds exactly the piece's extent; whatever lies outside of its used areas is zeroed here,
+    /// so it may hold anything. Throws `store.full`, `store.failed`; the writer is then of no more use.
+    public func add(_ piece: StreamPiece, of stream: StreamWriter, _ bytes: inout MutableRawSpan) throws(Fault) {
+        guard ByteCount(UInt64(bytes.byteCount)) == piece.extent.length, stream.writer === writer else {
+            throw Fault(
+                .system, what: "A piece of \(piece.extent.length.bytes) bytes was given as \(bytes.byteCount).",
+                remedy: "This is an error in the program: please report it.")
+        }
+        try writer.requireHealthy()
+        do {
+            let units = try store(piece, &bytes)
+            try stream.finish(piece, units, worker: self)
+        } catch {
+            writer.markFailed()
+            throw error
+        }
+    }
+
+    private func store(_ piece: StreamPiece, _ bytes: inout MutableRawSpan) throws(Fault) -> [StoredUnit] {
+        let result: Result<[StoredUnit], Fault> = unsafe bytes.withUnsafeMutableBytes { buffer in
+            do throws(Fault) { return .success(try unsafe store(piece, buffer)) } catch { return .failure(error) }
+        }
+        return try result.get()
+    }
+
+    private func store(
+        _ piece: StreamPiece, _ bytes: UnsafeMutableRawBufferPointer
+    ) throws(Fault) -> [StoredUnit] {
+        unsafe mask(piece, bytes)
+        let unitSize = writer.set.unitSize
+        let first = piece.extent.start.bytes / UInt64(unitSize)
+
+        // Hash what is not zero.
+        var ids: [UnitID] = []
+        var ranges: [Range<Int>] = []
+        var start = 0
+        while start < bytes.count {
+            let range = start..<min(start + unitSize, bytes.count)
+            let unit = unsafe UnsafeRawBufferPointer(rebasing: bytes[range])
+            if unsafe !isZero(unit) {
+                ids.append(try unsafe hasher.hash(unit))
+                ranges.append(range)
+            }
+            start = range.upperBound
+        }
+
+        // What is known, what is new, what is new but twice in this very piece.
+        var places = [UnitPlace?](repeating: nil, count: ids.count)
+        writer.index.find(ids) { places[$0] = $1 }
+        var fresh: [Int] = []
+        var twins: [(Int, Int)] = []
+        for index in ids.indices where places[index] == nil {
+            if let twin = fresh.first(where: { ids[$0] == ids[index] }) {
+                twins.append((index, twin))
+            } else {
+                fresh.append(index)
+            }
+        }
+        let shared = ids.indices.filter { places[$0] != nil }.reduce(0) { $0 + ranges[$1].count }
+        var stored = 0
+        if !fresh.isEmpty {
+            stored = try unsafe storeFrame(fresh.map { ids[$0] }, fresh.map { ranges[$0] }, bytes) { index, place in
+                places[fresh[index]] = place
+            }
+            for (index, twin) in twins { places[index] = places[twin] }
+        }
+        let new = fresh.reduce(0) { $0 + ranges[$1].count }
+        let twice = twins.reduce(0) { $0 + ranges[$1.0].count }
+        let data = ranges.reduce(0) { $0 + $1.count }
+        writer.count(
+            read: piece.used.byteCount.bytes, zero: UInt64(bytes.count - data), new: UInt64(new),
+            shared: UInt64(shared + twice), stored: UInt64(stored))
+
+        var result: [StoredUnit] = []
+        result.reserveCapacity(ids.count)
+        for index in ids.indices {
+            guard let place = places[index] else { continue }
+            result.append(
+                StoredUnit(number: first + UInt64(ranges[index].lowerBound / unitSize), id: ids[index], place: place))
+        }
+        return result
+    }
+
+    /// Zeroes what lies outside of the used areas.
+    private func mask(_ piece: StreamPiece, _ bytes: UnsafeMutableRawBufferPointer) {
+        guard let base = bytes.baseAddress else { return }
+        let origin = piece.extent.start
+        for gap in piece.used.complement(in: piece.extent).extents {
+            unsafe memset(base + Int((gap.start - origin).bytes), 0, Int(gap.length.bytes))
+        }
+    }
+
+    private func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let base = bytes.baseAddress, bytes.count > 8 else { return unsafe bytes.allSatisfy { $0 == 0 } }
+        // The first eight bytes are zero, and each byte equals the one eight before it.
+        return unsafe base.loadUnaligned(as: UInt64.self) == 0 && memcmp(base, base + 8, bytes.count - 8) == 0
+    }
+
+    /// Stores new units as one frame; returns the number of bytes the record takes.
+    private func storeFrame(
+        _ ids: [UnitID], _ ranges: [Range<Int>], _ bytes: UnsafeMutableRawBufferPointer,
+        _ placed: (Int, UnitPlace) -> Void
+    ) throws(Fault) -> Int {
+        let length = ranges.reduce(0) { $0 + $1.count }
+        let start = ranges[0].lowerBound
+        let plain: UnsafeRawBufferPointer
+        if ranges[ranges.count - 1].upperBound - start == length {
+            unsafe plain = UnsafeRawBufferPointer(rebasing: bytes[start..<start + length])
+        } else {
+            var fill = 0
+            for range in ranges {
+                unsafe gathered.mutable(fill..<fill + range.count).copyMemory(
+                    from: UnsafeRawBufferPointer(rebasing: bytes[range]))
+                fill += range.count
+            }
+            unsafe plain = gathered.bytes(0..<length)
+        }
+        let smaller = unsafe compressor.compress(plain, into: packed.mutable(0..<length - 1))
+        let record = RecordHeader(
+            kind: .frame, compression: smaller == nil ? StoredID.raw : StoredID.zstandard, plainLength: length,
+            storedLength: smaller ?? length, ids: ids)
+        let payload = unsafe smaller.map { unsafe packed.bytes(0..<$0) } ?? plain
+        let place = try unsafe writer.data.append(record, payload, hasher: hasher)
+        for index in ids.indices {
+            placed(
+                index, UnitPlace(pack: place.number, offset: place.offset, length: record.totalSize, index: index))
+        }
+        let entries = ids.indices.map { index in
+            (
+                ids[index],
+                UnitPlace(pack: place.number, offset: place.offset, length: record.totalSize, index: index)
+            )
+        }
+        writer.index.insert(entries)
+        return record.totalSize
+    }
+}
