@@ -28,7 +28,7 @@ public struct Relight: ParsableCommand {
             not boot; 9 checked: undecided; 130 interrupted.
             """,
         version: version,
-        subcommands: [])
+        subcommands: environmentCommands)
 
     /// The program's version.
     public static let version = "0.1.0"
