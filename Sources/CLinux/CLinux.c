@@ -8,9 +8,19 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/netlink.h>
+#include <net/if.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/klog.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <termios.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -175,3 +185,132 @@ int relight_unmount(const char *target, int flags) { return result(umount2(targe
 
 unsigned relight_device_major(uint64_t device) { return major(device); }
 unsigned relight_device_minor(uint64_t device) { return minor(device); }
+
+int relight_spawn_on_terminal(const char *path, char *const *arguments, char *const *environment,
+                              const char *terminal, pid_t *pid) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    int status = posix_spawn_file_actions_init(&actions);
+    if (status != 0) return -status;
+    status = posix_spawnattr_init(&attributes);
+    if (status != 0) {
+        posix_spawn_file_actions_destroy(&actions);
+        return -status;
+    }
+    // A session leader without a terminal gets the first one it opens.
+    status = posix_spawn_file_actions_addopen(&actions, 0, terminal, O_RDWR, 0);
+    for (int target = 1; target < 3 && status == 0; target++)
+        status = posix_spawn_file_actions_adddup2(&actions, 0, target);
+    if (status == 0) status = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+    sigset_t none, defaults;
+    sigemptyset(&none);
+    sigfillset(&defaults);
+    if (status == 0) status = posix_spawnattr_setsigmask(&attributes, &none);
+    if (status == 0) status = posix_spawnattr_setsigdefault(&attributes, &defaults);
+    if (status == 0)
+        status = posix_spawnattr_setflags(
+            &attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    if (status == 0) status = posix_spawn(pid, path, &actions, &attributes, arguments, environment);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return -status;
+}
+
+int relight_signal_descriptor(const int *signals, int count) {
+    sigset_t set;
+    sigemptyset(&set);
+    for (int index = 0; index < count; index++) sigaddset(&set, signals[index]);
+    // Exactly these: a program started out of a signal handler finds that handler's signal blocked.
+    if (sigprocmask(SIG_SETMASK, &set, NULL) < 0) return -errno;
+    int descriptor = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+int relight_read_signal(int descriptor) {
+    struct signalfd_siginfo info;
+    ssize_t got = read(descriptor, &info, sizeof info);
+    return got == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
+}
+
+static void start_again(int signal) {
+    static const char text[] = "\nRelight: the supervisor failed and is started again.\n";
+    (void)signal;
+    if (write(2, text, sizeof text - 1) < 0) { /* nothing else to tell it to */ }
+    sleep(1);
+    char *const arguments[] = {"/init", "resumed", NULL};
+    execve("/proc/self/exe", arguments, environ);
+    for (;;) pause();
+}
+
+void relight_start_again_after_crash(void) {
+    static char stack[65536];
+    stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    sigaltstack(&alternate, NULL);
+    struct sigaction action = {.sa_handler = start_again, .sa_flags = SA_ONSTACK};
+    sigfillset(&action.sa_mask);
+    int signals[] = {SIGSEGV, SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGABRT};
+    for (unsigned index = 0; index < sizeof signals / sizeof *signals; index++)
+        sigaction(signals[index], &action, NULL);
+}
+
+int relight_set_terminal_size(int descriptor, uint16_t rows, uint16_t columns) {
+    struct winsize size = {.ws_row = rows, .ws_col = columns};
+    return result(ioctl(descriptor, TIOCSWINSZ, &size));
+}
+
+int relight_kernel_messages_on_console(int level) { return result(klogctl(8, NULL, level)); }
+
+int relight_kernel_log(char *buffer, int size) {
+    int got = klogctl(3, buffer, size);
+    return got < 0 ? -errno : got;
+}
+
+int relight_interface_up(const char *name) {
+    int descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (descriptor < 0) return -errno;
+    struct ifreq request;
+    memset(&request, 0, sizeof request);
+    strncpy(request.ifr_name, name, sizeof request.ifr_name - 1);
+    int status = result(ioctl(descriptor, SIOCGIFFLAGS, &request));
+    if (status == 0) {
+        request.ifr_flags |= IFF_UP;
+        status = result(ioctl(descriptor, SIOCSIFFLAGS, &request));
+    }
+    close(descriptor);
+    return status;
+}
+
+int relight_device_event_socket(void) {
+    int descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
+    if (descriptor < 0) return -errno;
+    int size = 8 << 20;
+    setsockopt(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
+    struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = 1};
+    if (bind(descriptor, (struct sockaddr *)&address, sizeof address) < 0) {
+        int problem = errno;
+        close(descriptor);
+        return -problem;
+    }
+    return descriptor;
+}
+
+int64_t relight_receive_device_event(int descriptor, char *buffer, uint64_t size) {
+    struct sockaddr_nl sender;
+    socklen_t length = sizeof sender;
+    ssize_t got = recvfrom(descriptor, buffer, size, 0, (struct sockaddr *)&sender, &length);
+    if (got < 0) return -errno;
+    // Anyone may send to a netlink group; only the kernel's own messages count.
+    return length >= sizeof sender && sender.nl_pid == 0 ? got : 0;
+}
+
+int relight_catch_ctrl_alt_del(void) { return result(reboot(RB_DISABLE_CAD)); }
+
+int relight_no_core_dumps(void) {
+    struct rlimit limit = {0, 0};
+    return result(setrlimit(RLIMIT_CORE, &limit));
+}
+
+int relight_limit_memory(uint64_t bytes) {
+    struct rlimit limit = {bytes, bytes};
+    return result(setrlimit(RLIMIT_AS, &limit));
+}

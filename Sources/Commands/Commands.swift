@@ -28,7 +28,10 @@ public struct Relight: ParsableCommand {
             not boot; 9 checked: undecided; 130 interrupted.
             """,
         version: version,
-        subcommands: [MediaCommand.self])
+        groupedSubcommands: [
+            CommandGroup(name: "Media:", subcommands: [MediaCommand.self]),
+            CommandGroup(name: "In the booted environment:", subcommands: environmentCommands),
+        ])
 
     /// The program's version.
     public static let version = "0.1.0"

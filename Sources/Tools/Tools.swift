@@ -186,6 +186,43 @@ public struct Tool: Sendable {
         return process
     }
 
+    /// Starts a program in a session of its own with `terminal` (`/dev/ttyS0`) as its controlling terminal and returns
+    /// its process id. The caller waits for it. Throws `tool.failed`.
+    public static func spawn(
+        _ path: String, _ arguments: [String], environment: [String: String] = [:], onTerminal terminal: String
+    ) throws(Fault) -> Int32 {
+        var full = ["LC_ALL": "C", "PATH": searchPath.joined(separator: ":"), "TERM": "vt220", "HOME": "/root"]
+        full.merge(environment) { _, new in new }
+        var process = pid_t()
+        let status = unsafe withCStrings(arguments) { argumentPointers in
+            unsafe withCStrings(full.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }) { environmentPointers in
+                unsafe relight_spawn_on_terminal(path, argumentPointers, environmentPointers, terminal, &process)
+            }
+        }
+        guard status == 0 else {
+            throw Fault(
+                .toolFailed, what: "\(path) cannot be started on \(terminal): \(unsafe String(cString: strerror(-status))).",
+                remedy: "Check that the program and the terminal exist.")
+        }
+        return process
+    }
+
+    /// Replaces the calling process by a program. Returns only when that failed, with a fault.
+    public static func execute(
+        _ path: String, _ arguments: [String], environment: [String: String] = [:]
+    ) -> Fault {
+        var full = ["LC_ALL": "C", "PATH": searchPath.joined(separator: ":"), "TERM": "vt220", "HOME": "/root"]
+        full.merge(environment) { _, new in new }
+        unsafe withCStrings(arguments) { argumentPointers in
+            unsafe withCStrings(full.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }) { environmentPointers in
+                _ = unsafe execve(path, argumentPointers, environmentPointers)
+            }
+        }
+        return Fault(
+            .toolFailed, what: "\(path) cannot be started: \(unsafe String(cString: strerror(errno))).",
+            remedy: "Check that the program is complete and made for this machine.")
+    }
+
     /// Waits for a process; its exit status, or 128 + the number of the signal that ended it.
     public static func wait(_ process: Int32) -> Int32 {
         var raw: Int32 = 0

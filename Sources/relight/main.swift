@@ -8,4 +8,4 @@ import Commands
 precondition(relight_early_anchor == 1)
 relight_line_buffer_output()
 relight_catch_interrupts()
-Relight.start(Array(CommandLine.arguments.dropFirst()))
+Relight.begin(CommandLine.arguments)

@@ -82,4 +82,36 @@ int relight_unmount(const char *target, int flags);
 unsigned relight_device_major(uint64_t device);
 unsigned relight_device_minor(uint64_t device);
 
+/// A child in a session of its own with `terminal` as its controlling terminal and its three descriptors; everything
+/// from descriptor 3 up is closed. Returns 0 and the pid, or the negated errno.
+int relight_spawn_on_terminal(const char *path, char *const *arguments, char *const *environment,
+                              const char *terminal, pid_t *pid);
+
+/// Blocks exactly the signals given and returns a descriptor they are read from, or the negated errno.
+int relight_signal_descriptor(const int *signals, int count);
+/// The next signal that came; 0 when none did.
+int relight_read_signal(int descriptor);
+/// When the calling process (PID 1) crashes, its program is executed again in the same process, with the word `resumed`:
+/// the end of PID 1 would be the end of the kernel.
+void relight_start_again_after_crash(void);
+
+/// Sets the terminal's size (TIOCSWINSZ). 0, or the negated errno.
+int relight_set_terminal_size(int descriptor, uint16_t rows, uint16_t columns);
+/// Kernel messages below this level appear on the consoles (syslog(2), action 8). 0, or the negated errno.
+int relight_kernel_messages_on_console(int level);
+/// Copies the newest part of the kernel's log (syslog(2), action 3); its length, or the negated errno.
+int relight_kernel_log(char *buffer, int size);
+/// Brings a network interface up. 0, or the negated errno.
+int relight_interface_up(const char *name);
+/// A socket that receives the kernel's device events (netlink(7), NETLINK_KOBJECT_UEVENT), or the negated errno.
+int relight_device_event_socket(void);
+/// Receives one event; its length, 0 when it did not come from the kernel, or the negated errno.
+int64_t relight_receive_device_event(int descriptor, char *buffer, uint64_t size);
+/// Ctrl-Alt-Del sends SIGINT to PID 1 instead of restarting at once. 0, or the negated errno.
+int relight_catch_ctrl_alt_del(void);
+/// The calling process and its children leave no core dumps. 0, or the negated errno.
+int relight_no_core_dumps(void);
+/// Bounds the calling process's address space. 0, or the negated errno.
+int relight_limit_memory(uint64_t bytes);
+
 #endif

@@ -1,0 +1,149 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import CLinux
+import Geometry
+import Glibc
+public import LinuxDisks
+import MachineModel
+
+/// What a main console shows above its shell: the machine at a glance and the commands to type. Pure text, at most 80
+/// columns.
+public struct MainScreen: Hashable, Sendable {
+    var version: String
+    var time: String
+    var machine: String
+    var firmware: FirmwareMode
+    var memory: UInt64
+    var disks: [AttachedDisk]
+    var media: Set<String>
+    var interfaces: [Network.Interface]
+    var missingFirmware: [String]
+    var isSerial: Bool
+
+    /// The machine as it is now.
+    public init(version: String, isSerial: Bool, _ files: KernelFiles = .live) {
+        let scan = DiskScan(files)
+        let facts = MachineProbe.facts(version: version, files)
+        self.version = version
+        time = MainScreen.now()
+        machine = facts.product ?? "unnamed machine"
+        firmware = facts.firmware ?? .bios
+        memory = UnpackedManifest.memory(files)
+        disks = scan.disks
+        media = scan.bootMedia()
+        interfaces = Network.interfaces(files)
+        missingFirmware = Drivers.missingFirmware(log: KernelLog.text())
+        self.isSerial = isSerial
+    }
+
+    init(
+        version: String, time: String, machine: String, firmware: FirmwareMode, memory: UInt64, disks: [AttachedDisk],
+        media: Set<String>, interfaces: [Network.Interface], missingFirmware: [String], isSerial: Bool
+    ) {
+        (self.version, self.time, self.machine, self.firmware) = (version, time, machine, firmware)
+        (self.memory, self.disks, self.media, self.interfaces) = (memory, disks, media, interfaces)
+        (self.missingFirmware, self.isSerial) = (missingFirmware, isSerial)
+    }
+
+    /// The screen's text, lines ended by `\n`.
+    public var text: String {
+        var lines = [
+            MainScreen.rule, MainScreen.pair("Relight \(version)", time),
+            "  " + MainScreen.cut("\(machine), \(firmware == .uefi ? "UEFI" : "BIOS"), \(memory) MB of memory", 76),
+            MainScreen.rule,
+        ]
+        lines += diskLines + networkLines
+        if !missingFirmware.isEmpty {
+            lines.append("  Firmware files that drivers asked for and that are not on this medium:")
+            lines += missingFirmware.prefix(4).map { "    " + MainScreen.cut($0, 74) }
+        }
+        lines += [
+            "", "  The guided wizard is not part of this version. Type commands at the prompt:", "",
+            "    relight disks                         what each disk holds",
+            "    relight backup DISK --to SET          image a disk into an image set",
+            "    relight points SET                    recovery points in a set",
+            "    relight verify SET                    read a set back and check it",
+            "    relight restore SET --to DISK         bring a disk back (all on it is lost)",
+            "    relight job run FILE                  carry out a job file",
+            "    relight poweroff    relight reboot    leave", "",
+            "    DISK: a path above, serial:X, wwn:X, size:BYTES, label:X",
+            "    SET:  a folder, or label:NAME/folder on the filesystem with that label", "",
+            isSerial
+                ? "  `relight screen` shows this again."
+                : "  Alt+F2 is a second shell, Alt+F1 comes back. `relight screen` shows this again.",
+            "",
+        ]
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    private var diskLines: [String] {
+        if disks.isEmpty {
+            return [
+                "  No disk was found. Check cables; RAID or VMD mode in the firmware setup may hide",
+                "  disks; `dmesg` has what the drivers say.",
+            ]
+        }
+        let width = disks.map(\.path.count).max() ?? 0
+        return ["  Disks"]
+            + disks.prefix(12).map { disk in
+                var line =
+                    "    " + MainScreen.pad(disk.path, width) + "  " + MainScreen.padLeft(disk.size.description, 9)
+                line += "  " + MainScreen.pad(disk.bus, 6)
+                line += media.contains(disk.name) ? "  this medium" : disk.model.map { "  \($0.prefix(22))" } ?? ""
+                if let serial = disk.serial { line += "  serial \(serial)" }
+                return MainScreen.cut(line, 80)
+            } + (disks.count > 12 ? ["    … and \(disks.count - 12) more: `relight disks`"] : [])
+    }
+
+    private var networkLines: [String] {
+        if interfaces.isEmpty { return ["  No wired network was found."] }
+        return ["  Network"]
+            + interfaces.prefix(6).map { interface in
+                let state =
+                    interface.addresses.isEmpty
+                    ? (interface.hasLink ? "asking for an address" : "no cable")
+                    : interface.addresses.prefix(2).joined(separator: "  ")
+                return MainScreen.cut(
+                    "    \(MainScreen.pad(interface.name, 10))  \(MainScreen.pad(interface.hardwareAddress, 17))  \(state)",
+                    80)
+            }
+    }
+
+    static let rule = String(repeating: "-", count: 80)
+
+    private static func pair(_ left: String, _ right: String) -> String {
+        "  " + left + String(repeating: " ", count: max(1, 76 - left.count - right.count)) + right
+    }
+    private static func pad(_ text: String, _ width: Int) -> String {
+        text + String(repeating: " ", count: max(0, width - text.count))
+    }
+    private static func padLeft(_ text: String, _ width: Int) -> String {
+        String(repeating: " ", count: max(0, width - text.count)) + text
+    }
+    private static func cut(_ text: String, _ width: Int) -> String {
+        text.count <= width ? text : String(text.prefix(width - 1)) + "…"
+    }
+
+    /// `2026-11-21 03:04 UTC`.
+    static func now() -> String {
+        var seconds = Glibc.time(nil)
+        var parts = unsafe tm()
+        guard unsafe gmtime_r(&seconds, &parts) != nil else { return "" }
+        let (year, month, day) = unsafe (parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday)
+        let (hour, minute) = unsafe (parts.tm_hour, parts.tm_min)
+        func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
+        return "\(year)-\(two(month))-\(two(day)) \(two(hour)):\(two(minute)) UTC"
+    }
+}
+
+/// The kernel's log.
+enum KernelLog {
+    /// What the log's buffer holds, at most 1 MiB; empty without permission.
+    static func text() -> String {
+        var buffer = [CChar](repeating: 0, count: 1 << 20)
+        let got = unsafe relight_kernel_log(&buffer, Int32(buffer.count))
+        guard got > 0 else { return "" }
+        return String(decoding: buffer[0..<Int(got)].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}

@@ -1,0 +1,140 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import ArgumentParser
+import BootEnvironment
+import CLinux
+import Findings
+import Glibc
+import LinuxDisks
+import Synchronization
+
+extension Relight {
+    /// Verbs of the booted environment.
+    static let environmentCommands: [any ParsableCommand.Type] = [
+        ScreenCommand.self, PowerOffCommand.self, RebootCommand.self, HaltCommand.self, EnvironmentCommand.self,
+    ]
+
+    /// The program's first step: as PID 1 of the environment it supervises; called by another name (`poweroff`,
+    /// `relight-lease`) it does what that name says; else it is the command line.
+    public static func begin(_ words: [String]) -> Never {
+        let name = words.first ?? "relight"
+        if BootEnvironment.isInit(firstWord: name) {
+            BootEnvironment.run(version: version, arguments: Array(words.dropFirst()))
+        }
+        let called = name.split(separator: "/").last.map(String.init) ?? name
+        if NetworkLease.program.hasSuffix("/" + called) {
+            NetworkLease.take(environmentVariables())
+            Glibc.exit(0)
+        }
+        if let shutdown = Shutdown(rawValue: called) { start([shutdown.rawValue]) }
+        start(Array(words.dropFirst()))
+    }
+
+    private static func environmentVariables() -> [String: String] {
+        var result: [String: String] = [:]
+        var next = unsafe environ
+        while let text = unsafe next.pointee {
+            let entry = unsafe String(cString: text)
+            if let sign = entry.firstIndex(of: "=") {
+                result[String(entry[..<sign])] = String(entry[entry.index(after: sign)...])
+            }
+            unsafe next = next.advanced(by: 1)
+        }
+        return result
+    }
+}
+
+/// `relight poweroff`.
+struct PowerOffCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "poweroff", abstract: "Leaves the environment and switches the machine off.")
+    func run() throws { try Shutdown.powerOff.request() }
+}
+
+/// `relight reboot`.
+struct RebootCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "reboot", abstract: "Leaves the environment and starts the machine again.")
+    func run() throws { try Shutdown.restart.request() }
+}
+
+/// `relight halt`.
+struct HaltCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "halt", abstract: "Leaves the environment and stops the machine.", shouldDisplay: false)
+    func run() throws { try Shutdown.halt.request() }
+}
+
+/// `relight screen`.
+struct ScreenCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "screen", abstract: "Shows the machine at a glance: disks, network, commands.")
+    func run() throws {
+        let terminal = unsafe getenv("RELIGHT_CONSOLE").map { unsafe String(cString: $0) } ?? "ttyS0"
+        let isSerial = ConsoleDevice(name: terminal, role: .main).isSerial
+        Console.current.withLock { $0 }.line(MainScreen(version: Relight.version, isSerial: isSerial).text)
+    }
+}
+
+/// `relight environment`: what PID 1 starts.
+struct EnvironmentCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "environment", abstract: "What the booted environment's supervisor starts.", shouldDisplay: false,
+        subcommands: [Check.self, Coldplug.self, Hotplug.self, NetworkClient.self, ConsoleScreen.self])
+
+    /// Children of PID 1 that only read small files get by with this much address space, bytes.
+    private static let memory: UInt64 = 768 << 20
+
+    /// Says a line on the standard output PID 1 gave, which is the console.
+    static func say(_ text: String) { print("Relight: \(text)") }
+
+    struct Check: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "check", abstract: "Checks that the whole environment was unpacked.")
+        @Flag(help: "Compare the digests of the content too.") var content = false
+        func run() throws {
+            _ = relight_limit_memory(memory)
+            let status = try BootEnvironment.check(content: content, say: say)
+            if status != 0 { Glibc.exit(status) }
+            if content { Console.current.withLock { $0 }.line("All files are as they were made.") }
+        }
+    }
+
+    struct Coldplug: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "coldplug", abstract: "Loads the drivers of all devices and waits for the disks.")
+        func run() throws {
+            _ = relight_limit_memory(memory)
+            Drivers.coldplug(say: say)
+        }
+    }
+
+    struct Hotplug: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "hotplug", abstract: "Loads the drivers of devices as they appear.")
+        func run() throws {
+            _ = relight_limit_memory(memory)
+            Drivers.listen(say: say)
+            throw ExitCode.failure
+        }
+    }
+
+    struct NetworkClient: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "network", abstract: "Brings the wired network up and keeps it up.")
+        func run() throws { throw Network.run() }
+    }
+
+    struct ConsoleScreen: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "console", abstract: "Shows a screen on the terminal of this process and becomes a shell.")
+        @Argument(help: "The terminal's name.") var terminal: String
+        @Argument(help: "main, shell or incomplete.") var kind: String
+        func run() throws {
+            let device = ConsoleDevice(name: terminal, role: .main)
+            throw ConsoleSession.run(
+                ConsoleSession.Kind(rawValue: kind) ?? .shell, terminal: device, version: Relight.version)
+        }
+    }
+}
