@@ -54,6 +54,7 @@ let package = Package(
         room("Geometry"),
         room("BinaryFields"),
         room("Findings", ["Geometry"]),
+        room("Threads", ["Findings", "CLinux"]),
         room("MachineModel", ["Geometry", "BinaryFields", "Findings"]),
         room("Blocks", ["Geometry", "BinaryFields", "Findings", "CLinux"]),
         room("Tools", ["Geometry", "Findings", "CLinux"]),
@@ -76,20 +77,20 @@ let package = Package(
         room(
             "Imaging",
             [
-                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "DiskSurvey", "ImageStore",
+                "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "DiskSurvey", "ImageStore",
             ]),
         room("FilesystemResize", ["Findings", "MachineModel", "Tools"]),
         room("RestorePlanning", ["Geometry", "BinaryFields", "Findings", "MachineModel", "PartitionTables"]),
         room(
             "Restoring",
             [
-                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
+                "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
                 "PartitionTables", "FilesystemMaps", "ImageStore", "FilesystemResize", "RestorePlanning",
             ]),
         room(
             "Operations",
             [
-                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
+                "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
                 "PartitionTables", "FilesystemMaps", "DiskSurvey", "ImageStore", "Imaging", "FilesystemResize",
                 "RestorePlanning", "Restoring",
             ]),
@@ -121,6 +122,7 @@ let package = Package(
         tests("BinaryFields", []),
         tests("Findings", ["Geometry"]),
         tests("Blocks", ["Geometry", "Findings"]),
+        tests("Threads", ["Findings"]),
         tests("Tools", ["Findings"]),
         tests("RestorePlanning", ["BinaryFields", "Findings", "Geometry", "MachineModel"]),
         tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),

@@ -29,8 +29,8 @@ public struct Relight: ParsableCommand {
             """,
         version: version,
         groupedSubcommands: [
-            CommandGroup(name: "Media:", subcommands: [MediaCommand.self]),
-            CommandGroup(name: "In the booted environment:", subcommands: environmentCommands),
+            CommandGroup(name: "Media", subcommands: [MediaCommand.self]),
+            CommandGroup(name: "In the booted environment", subcommands: environmentCommands),
         ])
 
     /// The program's version.

@@ -5,6 +5,7 @@ import Blocks
 import BinaryFields
 import Findings
 import Geometry
+import Threads
 
 /// What to do about a source sector that cannot be read.
 public enum ReadErrorPolicy: String, Sendable, Codable, CaseIterable {

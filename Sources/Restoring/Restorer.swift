@@ -12,6 +12,7 @@ import MachineModel
 import PartitionTables
 public import RestorePlanning
 import Synchronization
+import Threads
 
 /// Carries plans out.
 public struct Restorer: Sendable {

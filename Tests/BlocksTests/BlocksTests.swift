@@ -5,7 +5,6 @@ import Blocks
 import Findings
 import Geometry
 import Glibc
-import Synchronization
 import Testing
 
 /// A file in the temporary folder that goes away with the test.
@@ -71,19 +70,5 @@ final class TemporaryFile {
         #expect { try read(disk, 512, 2048) } throws: { error in
             (error as? Fault)?.code == .unreadable && (error as? Fault)?.extent?.start == ByteCount(1024)
         }
-    }
-}
-
-@Suite struct WorkerTests {
-    @Test func runsOnEveryThreadAndReportsTheFirstFault() throws {
-        let seen = Mutex<Set<Int>>([])
-        try Workers.run(4) { index, _ in seen.withLock { _ = $0.insert(index) } }
-        #expect(seen.withLock { $0 } == [0, 1, 2, 3])
-        #expect {
-            try Workers.run(3) { (index, stop) throws(Fault) in
-                if index == 1 { throw Fault(.system, what: "one", remedy: "") }
-                while !stop.isSet { usleep(1000) }
-            }
-        } throws: { ($0 as? Fault)?.what == "one" }
     }
 }

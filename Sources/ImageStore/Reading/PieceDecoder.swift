@@ -33,6 +33,28 @@ public final class PieceDecoder {
         }
     }
 
+    /// Whether `bytes`, a copy of the piece's extent with everything outside its used areas zeroed, is the piece's content,
+    /// told by the hashes of its units: no frame is read. Throws what a damaged list of units throws.
+    public func matches(_ piece: PointPiece, _ bytes: RawSpan) throws(Fault) -> Bool {
+        switch piece.content {
+        case .zero: return bytes.isAllZero
+        case .lost(let fault): throw fault
+        case .run(let run):
+            guard UInt64(bytes.byteCount) == piece.extent.length.bytes else { return false }
+            let unit = point.file.set.unitSize
+            for (index, id) in run.ids.enumerated() {
+                let start = index * unit
+                guard start < bytes.byteCount else { return false }
+                let part = bytes.extracting(start..<min(start + unit, bytes.byteCount))
+                let result: Result<UnitID, Fault> = unsafe part.withUnsafeBytes { pointer in
+                    do throws(Fault) { return .success(try unsafe decoder.hasher.hash(pointer)) } catch { return .failure(error) }
+                }
+                if try result.get() != id { return false }
+            }
+            return true
+        }
+    }
+
     /// The plain bytes of a run's units, which cover `extent` of the stream. Valid until the next call.
     func units(_ run: PageRun, extent: Extent) throws(Fault) -> UnsafeRawBufferPointer {
         let unitSize = point.file.set.unitSize

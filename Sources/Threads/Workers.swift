@@ -1,11 +1,15 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+/// # Threads
+///
+/// Sharing work among threads, and noticing that a stop was asked for. The first fault stops every thread of a run. The
+/// room knows nothing of what the work is.
 public import Findings
 import Glibc
 import Synchronization
 
-/// Threads that move blocks: the same work on each, the first fault stops them all.
+/// The same work on several threads; the first fault stops them all.
 public enum Workers {
     /// Number of processors this process may use; at least 1.
     public static var processors: Int { max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) }
