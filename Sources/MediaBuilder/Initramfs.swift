@@ -21,9 +21,12 @@ struct Initramfs {
     var parts: [Part]
     var neededMemory: Int
 
-    /// Kernel, firmware tables and PID 1's own use, beside the files and the compressed image, MiB. Measured: see
+    /// Memory a machine needs to hold all files, MiB: the kernel lets them fill three quarters of what is left beside the
+    /// compressed image (`initramfs_options` in `bootenv/grub.cfg`), and takes some for itself. Measured: see
     /// `bootenv/README.md`.
-    static let memoryBesideFiles = 190
+    static func neededMemory(files: Int, compressed: Int) -> Int {
+        (files / 3 * 4 + compressed) / 1_048_576 + 64
+    }
 
     /// Builds it from a tree. `first` are the paths of the first part.
     static func build(
@@ -52,10 +55,9 @@ struct Initramfs {
 
         events(.step("Packing relight"))
         var head = sorted.filter { first.contains($0.key) }.map { ($0.key, $0.value.node) }
-        // The manifest's own first line says how much memory is needed, which depends a little on the part it is in.
+        // The first part is not packed yet: it holds the figure. A third of its size is what it comes to.
         let headBytes = head.reduce(0) { $0 + (digests[$1.0]?.size ?? 0) }
-        let mebibytes = (manifest.totalBytes + image.count + headBytes / 3) / 1_048_576 + 1
-        let needed = mebibytes + memoryBesideFiles
+        let needed = neededMemory(files: manifest.totalBytes, compressed: image.count + headBytes / 3)
         head.append((Manifest.path, .file(.bytes(Data(manifest.text(neededMemory: needed).utf8)), mode: 0o644)))
         head.sort { $0.0.utf8.lexicographicallyPrecedes($1.0.utf8) }
         let packed = try part("relight", head, digests, min(level, 12), time, cache)

@@ -65,7 +65,7 @@ final class Stage {
     func directBoot(_ words: String) -> Medium {
         .kernel(
             boot + "/vmlinuz", initramfs: boot + "/initrd",
-            words: "console=tty0 console=ttyS0,115200 initramfs_options=size=90% panic=60 no_timer_check " + words)
+            words: "console=tty0 console=ttyS0,115200 initramfs_options=size=75% panic=60 no_timer_check " + words)
     }
 
     /// Makes an empty disk image of `size`, sparse. Its path.
@@ -103,11 +103,17 @@ final class Stage {
 }
 
 extension VirtualMachine {
-    /// Chooses the highlighted entry of the medium's boot menu at once.
-    func passBootMenu() throws(Fault) {
+    /// An entry of the medium's boot menu, by its place.
+    enum MenuEntry: Int {
+        case wizard, job, shell
+    }
+
+    /// Starts an entry of the boot menu at once.
+    func passBootMenu(entry: MenuEntry = .wizard) throws(Fault) {
         try console.wait("Relight: recover a machine", within: 120)
         // The menu is drawn line by line and the keyboard read only when it stands.
         try console.wait("Power off", within: 30)
+        for _ in 0..<entry.rawValue { console.send("\u{1B}[B") }
         console.send("\r")
     }
 
