@@ -95,7 +95,7 @@ let package = Package(
                 "RestorePlanning", "Restoring",
             ]),
         room("BootEnvironment", ["Geometry", "Findings", "MachineModel", "Tools", "LinuxDisks", "Operations", "CLinux"]),
-        room("MediaBuilder", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Tools", "CZstd", "CCrypto"]),
+        room("MediaBuilder", ["Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Tools", "CZstd", "CCrypto"]),
         room(
             "Commands",
             [

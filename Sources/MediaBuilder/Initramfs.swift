@@ -3,6 +3,8 @@
 
 import FoundationEssentials
 import Findings
+import Synchronization
+import Threads
 
 /// The environment as the kernel gets it: zstd-compressed cpio archives one after the other, one for each group.
 ///
@@ -31,7 +33,7 @@ struct Initramfs {
     /// Builds it from a tree. `first` are the paths of the first part.
     static func build(
         _ tree: EnvironmentTree, first: Set<String>, order: [String], level: Int32, time: Int, cache: String,
-        events: EventHandler
+        events: @escaping EventHandler
     ) throws(Fault) -> Initramfs {
         var digests: [String: Manifest.Line] = [:]
         let sorted = tree.entries.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
@@ -42,13 +44,28 @@ struct Initramfs {
         }
         let manifest = Manifest(Array(digests.values))
 
+        // Groups are packed side by side, the largest first: libzstd works on one thread in Debian's static library, and
+        // archives may only be joined whole.
+        let groups = order.map { group in
+            Group(
+                name: group,
+                entries: sorted.filter { $0.value.group == group && !first.contains($0.key) }.map { ($0.key, $0.value.node) })
+        }.filter { !$0.entries.isEmpty }
+        let known = digests
+        let queue = Mutex(
+            groups.indices.sorted { groups[$0].bytes(known) > groups[$1].bytes(known) }[...])
+        let packedGroups = Mutex<[Int: (part: Part, data: Data)]>([:])
+        try Workers.run(min(Workers.processors, groups.count)) { (_, stop) throws(Fault) in
+            while !stop.isSet, let index = queue.withLock({ $0.popFirst() }) {
+                events(.step("Packing \(groups[index].name)"))
+                let packed = try part(groups[index].name, groups[index].entries, known, level, time, cache)
+                packedGroups.withLock { $0[index] = packed }
+            }
+        }
         var image = Data()
         var parts: [Part] = []
-        for group in order {
-            let entries = sorted.filter { $0.value.group == group && !first.contains($0.key) }
-            if entries.isEmpty { continue }
-            events(.step("Packing \(group)"))
-            let packed = try part(group, entries.map { ($0.key, $0.value.node) }, digests, level, time, cache)
+        for index in groups.indices {
+            guard let packed = packedGroups.withLock({ $0[index] }) else { continue }
             parts.append(packed.part)
             append(packed.data, to: &image)
         }
@@ -65,6 +82,16 @@ struct Initramfs {
         append(packed.data, to: &whole)
         whole.append(image)
         return Initramfs(bytes: whole, parts: [packed.part] + parts, neededMemory: needed)
+    }
+
+    /// The entries of one group.
+    private struct Group: Sendable {
+        var name: String
+        var entries: [(String, Node)]
+
+        func bytes(_ digests: [String: Manifest.Line]) -> Int {
+            entries.reduce(0) { $0 + (digests[$1.0]?.size ?? 0) }
+        }
     }
 
     /// A part that follows another must start at a multiple of 4.

@@ -5,20 +5,18 @@ import CZstd
 import FoundationEssentials
 import Findings
 
-/// Compression by libzstd, on several threads.
+/// Compression by libzstd.
 enum Zstandard {
     /// Part of every cache key: another library may write other bytes.
     static var version: String { unsafe String(cString: ZSTD_versionString()) }
 
-    /// One zstd frame of `data`. The same level gives the same bytes however many processors there are: libzstd cuts the
-    /// work by size, not by thread.
-    static func compress(_ data: Data, level: Int32, threads: Int32 = 2) throws(Fault) -> Data {
+    /// One zstd frame of `data`. The same level gives the same bytes on every machine: Debian's static library knows no
+    /// threads, so none are asked of the dynamic one either.
+    static func compress(_ data: Data, level: Int32) throws(Fault) -> Data {
         guard let context = unsafe ZSTD_createCCtx() else { throw failure("no memory") }
         defer { unsafe ZSTD_freeCCtx(context) }
-        for (parameter, value) in [(ZSTD_c_compressionLevel, level), (ZSTD_c_nbWorkers, max(1, threads))] {
-            let result = unsafe ZSTD_CCtx_setParameter(context, parameter, value)
-            guard ZSTD_isError(result) == 0 else { throw failure(unsafe String(cString: ZSTD_getErrorName(result))) }
-        }
+        let result = unsafe ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)
+        guard ZSTD_isError(result) == 0 else { throw failure(unsafe String(cString: ZSTD_getErrorName(result))) }
         var output = [UInt8](repeating: 0, count: ZSTD_compressBound(data.count))
         let written = unsafe output.withUnsafeMutableBytes { target in
             unsafe data.withUnsafeBytes { source in
