@@ -49,6 +49,8 @@ let package = Package(
         debian("CCrypto", "libcrypto", "libssl-dev"),
         .target(name: "CLinux"),
         .target(name: "CDeviceMapperStub"),
+        .target(
+            name: "CExt2Glue", dependencies: ["CExt2fs"], linkerSettings: [.linkedLibrary("ext2fs"), .linkedLibrary("com_err")]),
 
         // The rooms, in order.
         room("Geometry"),
@@ -66,7 +68,7 @@ let package = Package(
             ]),
         room(
             "FilesystemMaps",
-            ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "CBlkid", "CExt2fs"]),
+            ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "CBlkid", "CExt2Glue", "CLinux"]),
         room(
             "DiskSurvey",
             [
@@ -129,6 +131,8 @@ let package = Package(
         tests(
             "PartitionTables", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
         tests("ImageStore", ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "CCrypto", "CLinux"]),
+        tests(
+            "FilesystemMaps", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <termios.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -313,4 +314,9 @@ int relight_no_core_dumps(void) {
 int relight_limit_memory(uint64_t bytes) {
     struct rlimit limit = {bytes, bytes};
     return result(setrlimit(RLIMIT_AS, &limit));
+}
+
+int relight_memory_file(const char *name) {
+    int descriptor = memfd_create(name, MFD_CLOEXEC);
+    return descriptor < 0 ? -errno : descriptor;
 }

@@ -1,3 +1,73 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+/// # FilesystemMaps
+///
+/// Which bytes of a volume hold data. libblkid says what lies in it (``Identification``); one reader for each format,
+/// a row in ``FilesystemReader/all``, then checks that and gives the used map. Nothing is mounted, no journal is
+/// replayed, nothing is written: readers have a `BlockSource` and nothing else.
+///
+/// The rule of the room: what a reader cannot prove to be unused is used. A filesystem that was not cleanly unmounted,
+/// that has features unknown here, or whose metadata contradict each other is imaged whole, and
+/// ``VolumeMap/wholeBecause`` says why. No content, however damaged, is an error.
+///
+/// What the room does not promise: it does not check a filesystem as its own checker does, and its smallest sizes are
+/// estimates. A file or device is identified by libblkid reading the file itself; other sources by a copy of the places
+/// where superblocks lie, so that a label kept elsewhere (HFS+) may be missing.
+public import Blocks
+public import Findings
+import Geometry
+import MachineModel
+
+/// Used maps of volumes.
+public enum FilesystemMaps {
+    /// What lies in `volume` and which of its bytes are in use. Throws `interrupted` only.
+    public static func map(_ volume: any BlockSource) throws(Fault) -> VolumeMap {
+        try Interruption.check()
+        let identity: Identity
+        do throws(Fault) {
+            identity = try Identification.identify(volume)
+        } catch {
+            var whole = VolumeMap(identity: Identity(kind: .unknown), whole: volume.length)
+            whole.states = [.damaged]
+            whole.wholeBecause = "What lies in it cannot be told: \(error.what)"
+            return whole
+        }
+        return try map(volume, identified: identity)
+    }
+
+    /// The used map of `volume`, which holds what `identity` says.
+    public static func map(_ volume: any BlockSource, identified identity: Identity) throws(Fault) -> VolumeMap {
+        let whole = VolumeMap(identity: identity, whole: volume.length)
+        guard let reader = FilesystemReader.all.first(where: { $0.kinds.contains(identity.kind) }) else {
+            return whole.whole(because: reason(identity))
+        }
+        do throws(Fault) {
+            var map = try reader.read(volume, identity)
+            try Interruption.check()
+            // Whatever a reader says, the map ends where the volume does.
+            map.used = map.used.intersection(Extent(from: .zero, to: volume.length))
+            return map
+        } catch {
+            if error.code == .interrupted { throw error }
+            return whole.whole(because: "Its metadata cannot be read: \(error.what)", .damaged)
+        }
+    }
+
+    /// Why a volume without a reader is imaged whole.
+    private static func reason(_ identity: Identity) -> String {
+        if !identity.ambivalent.isEmpty {
+            return "It bears the signatures of several contents (\(identity.ambivalent.joined(separator: ", ")))."
+        }
+        switch identity.kind {
+        case .unknown: return "Nothing known was recognised in it."
+        case .empty: return "Nothing was recognised in it; its first MiB is zero."
+        default: break
+        }
+        switch identity.usage {
+        case .encrypted: return "It is encrypted (\(identity.kind.rawValue)); which blocks are in use cannot be seen."
+        case .container: return "It is part of a container (\(identity.kind.rawValue)) that is not looked into."
+        case .filesystem, .other: return "There is no reader for the used blocks of \(identity.kind.rawValue)."
+        }
+    }
+}

@@ -28,12 +28,14 @@ struct ExtendedChain {
         var seen: Set<LBA> = []
         while true {
             guard seen.insert(position).inserted else {
-                complain("extended.loop", "The chain of logical partitions leads back to sector \(position.value)", source)
+                complain(
+                    "extended.loop", "The chain of logical partitions leads back to sector \(position.value)", source)
                 return
             }
             guard records.count < ExtendedChain.mostRecords else {
                 complain(
-                    "extended.too-long", "The chain has more than \(ExtendedChain.mostRecords) links; it ends there", source)
+                    "extended.too-long", "The chain has more than \(ExtendedChain.mostRecords) links; it ends there",
+                    source)
                 return
             }
             let bytes: [UInt8]

@@ -52,7 +52,8 @@ struct GPTReader {
             guard let found else {
                 throw Fault(
                     .diskDamaged,
-                    what: "Both copies of its GPT are damaged. Primary at LBA 1: \(error.text). Backup: none sound was found "
+                    what:
+                        "Both copies of its GPT are damaged. Primary at LBA 1: \(error.text). Backup: none sound was found "
                         + "at LBA \(last.value), the end of the disk.", place: source.name,
                     remedy: "The disk can still be imaged whole; `testdisk` may find the partitions.")
             }
@@ -101,7 +102,9 @@ struct GPTReader {
         if let primaryProblem {
             entriesAt = LBA(2)
             if case .broken(_, let header?) = primaryProblem { entriesAt = header.entriesLBA }
-            if let at = LBA(1).offset(size), let length = LBA(33).offset(size), let usual = Extent(start: at, length: length) {
+            if let at = LBA(1).offset(size), let length = LBA(33).offset(size),
+                let usual = Extent(start: at, length: length)
+            {
                 regions.append(usual)
             }
         }
@@ -188,7 +191,8 @@ struct GPTReader {
             guard (try? GPTCopy(source, at: LBA(1), size)) != nil else { continue }
             throw Fault(
                 .wrongKind,
-                what: "Its GPT was written for sectors of \(size.bytes) bytes, but it is read as a disk with sectors of "
+                what:
+                    "Its GPT was written for sectors of \(size.bytes) bytes, but it is read as a disk with sectors of "
                     + "\(source.sectorSize.bytes) bytes.", place: source.name,
                 remedy: source.file?.isDevice == true
                     ? "Attach the disk the way it was when the table was written (another adapter changes the sector size)."

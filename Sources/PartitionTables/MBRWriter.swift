@@ -17,7 +17,8 @@ enum MBRWriter {
             var bytes = [UInt8](repeating: 0, count: MBRSlot.size)
             if let partition = table.partition(index + 1) {
                 guard partition.describedAt == nil else {
-                    throw TableWriter.refused("Partition \(index + 1) is called a logical one, but its number is a slot's.")
+                    throw TableWriter.refused(
+                        "Partition \(index + 1) is called a logical one, but its number is a slot's.")
                 }
                 slot = try self.slot(partition, at: partition.first.value)
                 bytes = slot.bytes()
@@ -36,7 +37,9 @@ enum MBRWriter {
         var placed = 0
         for container in table.partitions where container.isExtendedContainer && container.describedAt == nil {
             let inside = logicals.filter { logical in
-                logical.describedAt.map { $0 >= container.first && $0.value - container.first.value < container.sectors }
+                logical.describedAt.map {
+                    $0 >= container.first && $0.value - container.first.value < container.sectors
+                }
                     ?? false
             }
             placed += inside.count
@@ -104,13 +107,15 @@ enum MBRWriter {
         guard case .mbr(let type) = partition.type, type != 0, let status = UInt8(exactly: partition.attributes),
             status & 0x7F == 0
         else {
-            throw TableWriter.refused("Partition \(partition.number) has no MBR type, or a status other than 0 and 0x80.")
+            throw TableWriter.refused(
+                "Partition \(partition.number) has no MBR type, or a status other than 0 and 0x80.")
         }
         guard let first = UInt32(exactly: first), let sectors = UInt32(exactly: partition.sectors),
             let last = partition.last, last.value <= UInt64(UInt32.max)
         else {
             throw TableWriter.refused(
-                "Partition \(partition.number) ends past sector \(UInt32.max), where an MBR ends. A GPT has no such limit.")
+                "Partition \(partition.number) ends past sector \(UInt32.max), where an MBR ends. A GPT has no such limit."
+            )
         }
         return MBRSlot(status: status, type: type, first: first, sectors: sectors)
     }

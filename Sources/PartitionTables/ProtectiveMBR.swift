@@ -28,7 +28,9 @@ enum ProtectiveMBR {
                 fitted.sectors = clamped(sectors - 1)
             } else {
                 let end = UInt64(slot.first) + UInt64(slot.sectors)
-                if end != min(oldSectors, UInt64(slot.first) + UInt64(UInt32.max)) || sectors <= UInt64(slot.first) { continue }
+                if end != min(oldSectors, UInt64(slot.first) + UInt64(UInt32.max)) || sectors <= UInt64(slot.first) {
+                    continue
+                }
                 fitted.sectors = clamped(sectors - UInt64(slot.first))
             }
             if fitted == slot { continue }

@@ -65,7 +65,8 @@ public struct TableImage: Hashable, Sendable {
                 let first = zip(seen, region.bytes).enumerated().first { $0.element.0 != $0.element.1 }?.offset ?? 0
                 throw Fault(
                     .readBack,
-                    what: "The \(region.what) at sector \(region.at.value) reads back differently from byte \(first) on.",
+                    what:
+                        "The \(region.what) at sector \(region.at.value) reads back differently from byte \(first) on.",
                     place: source.name, remedy: "The disk does not keep what is written to it: use another one.",
                     extent: Extent(start: at, length: ByteCount(UInt64(region.bytes.count))))
             }

@@ -55,7 +55,8 @@ public enum TableReader {
                 result.findings.append(
                     Finding(
                         .notice, "gpt.stale",
-                        what: "A GPT lies behind its MBR, but no protective entry says so; the MBR rules, as for the kernel.",
+                        what:
+                            "A GPT lies behind its MBR, but no protective entry says so; the MBR rules, as for the kernel.",
                         place: source.name))
             }
         }
@@ -94,7 +95,9 @@ public enum TableReader {
                 number: number, first: LBA(UInt64(slot.first)), sectors: UInt64(slot.sectors), type: .mbr(slot.type),
                 attributes: UInt64(slot.status))
             partitions.append(partition)
-            guard partition.isExtendedContainer, partition.first.value > 0, partition.first.value < sectors else { continue }
+            guard partition.isExtendedContainer, partition.first.value > 0, partition.first.value < sectors else {
+                continue
+            }
             let chain = ExtendedChain(partition, on: source)
             logicals += chain.logicals
             findings += chain.findings
@@ -124,7 +127,8 @@ public enum TableReader {
                 findings.append(
                     Finding(
                         .warning, "table.past-end",
-                        what: "Partition \(partition.number) (from sector \(partition.first.value), \(partition.sectors) sectors) "
+                        what:
+                            "Partition \(partition.number) (from sector \(partition.first.value), \(partition.sectors) sectors) "
                             + "passes the end of the disk at sector \(table.diskSectors).", place: name))
                 continue
             }

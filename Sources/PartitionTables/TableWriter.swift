@@ -44,7 +44,8 @@ public enum TableWriter {
     static func tooSmall(_ partition: Partition, end: UInt64) -> Fault {
         Fault(
             .targetTooSmall,
-            what: "Partition \(partition.number) ends at sector \(partition.last?.value ?? UInt64.max), but on this disk "
+            what:
+                "Partition \(partition.number) ends at sector \(partition.last?.value ?? UInt64.max), but on this disk "
                 + "partitions must end before sector \(end).",
             remedy: "Use a larger disk, or a layout that moves or shrinks the partition.")
     }

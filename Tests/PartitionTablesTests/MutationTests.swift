@@ -40,21 +40,27 @@ struct MutationTests {
     static func exercise(_ source: any BlockSource) {
         guard let reading = try? TableReader.read(source), let table = reading.table else { return }
         for sectors in [table.diskSectors, table.diskSectors * 2, 4000] {
-            if let moved = try? TableLayout.relocated(table, toSectors: sectors), let image = try? TableWriter.image(of: moved) {
+            if let moved = try? TableLayout.relocated(table, toSectors: sectors),
+                let image = try? TableWriter.image(of: moved)
+            {
                 #expect(image.extents.end.bytes <= sectors * UInt64(table.sectorSize.bytes))
             }
         }
         _ = TableLayout.usable(table, onSectors: 5000)
-        _ = try? TableLayout.replacing(table, partitions: table.partitions.map {
-            var moved = $0
-            moved.first = LBA($0.first.value &+ 1)
-            return moved
-        })
+        _ = try? TableLayout.replacing(
+            table,
+            partitions: table.partitions.map {
+                var moved = $0
+                moved.first = LBA($0.first.value &+ 1)
+                return moved
+            })
         #expect(reading.regions.end <= source.length)
     }
 
     /// Values that are often where arithmetic goes wrong.
-    static let nasty: [UInt64] = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 1 << 55, 1 << 63, .max, .max - 1]
+    static let nasty: [UInt64] = [
+        0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 1 << 55, 1 << 63, .max, .max - 1,
+    ]
 
     @Test func mutatedGPTs() throws {
         let file = try partitioned(gptScript)
@@ -108,8 +114,10 @@ struct MutationTests {
             for _ in 0..<Int.random(in: 1...3, using: &generator) {
                 let sector = Int(([0] + records).randomElement(using: &generator) ?? 0)
                 let at = sector * 512 + Int.random(in: 446..<508, using: &generator)
-                let value = Bool.random(using: &generator)
-                    ? Self.nasty.randomElement(using: &generator) ?? 0 : UInt64.random(in: 0...0xFFFF, using: &generator)
+                let value =
+                    Bool.random(using: &generator)
+                    ? Self.nasty.randomElement(using: &generator) ?? 0
+                    : UInt64.random(in: 0...0xFFFF, using: &generator)
                 let bytes = (0..<4).map { UInt8(truncatingIfNeeded: value >> (8 * UInt64($0))) }
                 try disk.write(at: ByteCount(UInt64(at)), unsafe bytes.span.bytes)
                 touched.append(at)

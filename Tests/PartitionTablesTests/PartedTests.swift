@@ -11,15 +11,16 @@ import Tools
 
 @Suite(.enabled(if: sfdisk.path != nil, "fdisk is needed"))
 struct PartedTests {
-    @Test(arguments: [gptScript, mbrScript])
-    func libpartedAgreesWithWhatWeWrote(script: String) throws {
+    @Test(arguments: [TableKind.gpt, .mbr])
+    func libpartedAgreesWithWhatWeWrote(kind: TableKind) throws {
+        let script = kind == .gpt ? gptScript : mbrScript
         let table = try TableLayout.relocated(
             try #require(try partitioned(script).reading().table), toSectors: 200 * 2048)
         let file = try ScratchFile(.mebibytes(200))
         try file.write(table)
         try Parted.requireAgreement(path: file.path, with: table)
         let seen = try Parted.read(path: file.path)
-        #expect(seen.complaints.isEmpty)
+        #expect(seen.complaints.allSatisfy { $0.contains("translate partition name") })
         #expect(seen.kind == (table.kind == .gpt ? "gpt" : "msdos"))
         #expect(seen.entries.count == table.partitions.count)
     }
@@ -106,6 +107,6 @@ struct PartedTests {
         let listed = try parted.check(["-ms", file.path, "unit", "s", "print"])
         #expect(listed.standardOutput.contains("1:2048s:10239s:8192s::EFI System Partition:"))
         #expect(listed.standardOutput.contains("3:10240s:30719s:20480s:"))
-        #expect(listed.standardError.isEmpty)
+        #expect(listed.standardError.split(separator: "\n").allSatisfy { $0.contains("translate partition name") })
     }
 }

@@ -24,8 +24,8 @@ final class ScratchFile {
     let path: String
 
     init(_ size: ByteCount) throws {
-        var template = Array("/tmp/relight-tables-XXXXXX".utf8CString)
-        let descriptor = unsafe mkstemp(&template)
+        var template = Array("/tmp/relight-tables-XXXXXX.img".utf8CString)
+        let descriptor = unsafe mkstemps(&template, 4)
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         guard descriptor >= 0, ftruncate(descriptor, off_t(size.bytes)) == 0 else {
             throw Fault(.system, what: "no scratch file", remedy: "")
@@ -63,7 +63,8 @@ final class ScratchFile {
 
 /// Attaches a file as a block device with a sector size, and detaches it afterwards.
 func withLoop<R>(_ file: ScratchFile, sectorSize: Int, _ body: (String) throws -> R) throws -> R {
-    let device = try losetup.check(["--find", "--show", "--sector-size", "\(sectorSize)", file.path]).standardOutput
+    let device =
+        try losetup.check(["--find", "--show", "--sector-size", "\(sectorSize)", file.path]).standardOutput
         .split(separator: "\n").first.map(String.init) ?? ""
     defer { _ = try? losetup.run(["--detach", device]) }
     return try body(device)
@@ -81,7 +82,7 @@ let esp = GUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 let gptScript = """
     label: gpt
     label-id: 11111111-2222-3333-4444-555555555555
-    table-length: 128
+    first-lba: 34
     1 : start=2048, size=8192, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, uuid=AAAAAAAA-0000-4000-8000-000000000001, name="EFI System Partition"
     3 : start=10240, size=20480, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, uuid=AAAAAAAA-0000-4000-8000-000000000003, name="rööt, Wörter bis sechsunddreißig Zei", attrs="RequiredPartition LegacyBIOSBootable GUID:60,63"
     4 : start=34, size=2014, type=21686148-6449-6E6F-744E-656564454649, uuid=AAAAAAAA-0000-4000-8000-000000000004

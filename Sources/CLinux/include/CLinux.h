@@ -114,4 +114,7 @@ int relight_no_core_dumps(void);
 /// Bounds the calling process's address space. 0, or the negated errno.
 int relight_limit_memory(uint64_t bytes);
 
+/// A file in memory without a name in any folder (memfd_create). The descriptor, or the negated errno.
+int relight_memory_file(const char *name);
+
 #endif

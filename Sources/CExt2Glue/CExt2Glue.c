@@ -1,0 +1,193 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "CExt2Glue.h"
+
+#include <errno.h>
+#include <et/com_err.h>
+#include <ext2fs/ext2fs.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+// libext2fs opens a channel by name; what it shall read instead is handed over here, on the same thread.
+struct reader {
+    relight_ext_read read;
+    void *context;
+};
+static _Thread_local struct reader *opening;
+
+static struct struct_io_manager manager;
+
+static errcode_t channel_open(const char *name, int flags, io_channel *result) {
+    if (flags & IO_FLAG_RW) return EROFS;
+    io_channel channel = calloc(1, sizeof *channel);
+    if (!channel) return ENOMEM;
+    channel->name = strdup(name);
+    if (!channel->name) {
+        free(channel);
+        return ENOMEM;
+    }
+    channel->magic = EXT2_ET_MAGIC_IO_CHANNEL;
+    channel->manager = &manager;
+    channel->block_size = 1024;
+    channel->refcount = 1;
+    channel->private_data = opening;
+    *result = channel;
+    return 0;
+}
+
+static errcode_t channel_close(io_channel channel) {
+    if (--channel->refcount > 0) return 0;
+    free(channel->name);
+    free(channel);
+    return 0;
+}
+
+static errcode_t channel_set_block_size(io_channel channel, int size) {
+    channel->block_size = size;
+    return 0;
+}
+
+static errcode_t channel_read64(io_channel channel, unsigned long long block, int count, void *data) {
+    struct reader *reader = channel->private_data;
+    uint64_t offset, length;
+    // A negative count is a number of bytes.
+    if (count < 0)
+        length = (uint64_t)(-(int64_t)count);
+    else if (__builtin_mul_overflow((uint64_t)count, (uint64_t)channel->block_size, &length))
+        return EXT2_ET_SHORT_READ;
+    if (__builtin_mul_overflow((uint64_t)block, (uint64_t)channel->block_size, &offset)) return EXT2_ET_SHORT_READ;
+    return reader->read(reader->context, offset, data, length);
+}
+
+static errcode_t channel_read(io_channel channel, unsigned long block, int count, void *data) {
+    return channel_read64(channel, block, count, data);
+}
+
+static errcode_t channel_write64(io_channel channel, unsigned long long block, int count, const void *data) {
+    (void)channel, (void)block, (void)count, (void)data;
+    return EROFS;
+}
+
+static errcode_t channel_write(io_channel channel, unsigned long block, int count, const void *data) {
+    (void)channel, (void)block, (void)count, (void)data;
+    return EROFS;
+}
+
+static errcode_t channel_write_byte(io_channel channel, unsigned long offset, int count, const void *data) {
+    (void)channel, (void)offset, (void)count, (void)data;
+    return EROFS;
+}
+
+static errcode_t channel_flush(io_channel channel) {
+    (void)channel;
+    return 0;
+}
+
+static struct struct_io_manager manager = {
+    .magic = EXT2_ET_MAGIC_IO_MANAGER,
+    .name = "relight",
+    .open = channel_open,
+    .close = channel_close,
+    .set_blksize = channel_set_block_size,
+    .read_blk = channel_read,
+    .write_blk = channel_write,
+    .flush = channel_flush,
+    .write_byte = channel_write_byte,
+    .read_blk64 = channel_read64,
+    .write_blk64 = channel_write64,
+};
+
+static int lies_inside(ext2_filsys fs, blk64_t block, blk64_t count) {
+    blk64_t first = fs->super->s_first_data_block, end = ext2fs_blocks_count(fs->super);
+    return block >= first && block < end && count <= end - block;
+}
+
+/// Every group's descriptor is sound and names places inside the filesystem. Must come before the bitmaps are read,
+/// for libext2fs marks what the descriptors name without asking where it lies.
+static int check_groups(ext2_filsys fs, struct relight_ext_summary *summary) {
+    int checksums = ext2fs_has_group_desc_csum(fs);
+    for (dgrp_t group = 0; group < fs->group_desc_count; group++) {
+        summary->group = group;
+        if (checksums && !ext2fs_group_desc_csum_verify(fs, group)) return RELIGHT_EXT_DESCRIPTOR_CHECKSUM;
+        if (!lies_inside(fs, ext2fs_block_bitmap_loc(fs, group), 1) ||
+            !lies_inside(fs, ext2fs_inode_bitmap_loc(fs, group), 1) ||
+            !lies_inside(fs, ext2fs_inode_table_loc(fs, group), fs->inode_blocks_per_group))
+            return RELIGHT_EXT_OUTSIDE;
+        summary->free_in_descriptors += EXT2FS_C2B(fs, (uint64_t)ext2fs_bg_free_blocks_count(fs, group));
+    }
+    return RELIGHT_EXT_OK;
+}
+
+/// Every group's own metadata are marked as used.
+static int check_metadata(ext2_filsys fs, struct relight_ext_summary *summary) {
+    for (dgrp_t group = 0; group < fs->group_desc_count; group++) {
+        summary->group = group;
+        blk64_t table = ext2fs_inode_table_loc(fs, group);
+        blk64_t last = table + (fs->inode_blocks_per_group ? fs->inode_blocks_per_group - 1 : 0);
+        if (!ext2fs_test_block_bitmap2(fs->block_map, ext2fs_block_bitmap_loc(fs, group)) ||
+            !ext2fs_test_block_bitmap2(fs->block_map, ext2fs_inode_bitmap_loc(fs, group)) ||
+            !ext2fs_test_block_bitmap2(fs->block_map, table) || !ext2fs_test_block_bitmap2(fs->block_map, last))
+            return RELIGHT_EXT_METADATA_FREE;
+    }
+    return RELIGHT_EXT_OK;
+}
+
+/// Hands out the used runs and counts the free blocks between them.
+static void walk(ext2_filsys fs, relight_ext_run run, void *context, struct relight_ext_summary *summary) {
+    blk64_t end = ext2fs_blocks_count(fs->super), position = fs->super->s_first_data_block;
+    while (position < end) {
+        blk64_t first, next;
+        if (ext2fs_find_first_set_block_bitmap2(fs->block_map, position, end - 1, &first) != 0 || first < position)
+            first = end;
+        summary->free_in_bitmaps += first - position;
+        if (first >= end) break;
+        if (ext2fs_find_first_zero_block_bitmap2(fs->block_map, first, end - 1, &next) != 0 || next <= first) next = end;
+        run(context, first, next - first);
+        position = next;
+    }
+}
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static void prepare(void) { initialize_ext2_error_table(); }
+
+long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, struct relight_ext_summary *summary) {
+    pthread_once(&once, prepare);
+    memset(summary, 0, sizeof *summary);
+    struct reader reader = {.read = read, .context = context};
+    ext2_filsys fs = NULL;
+    opening = &reader;
+    errcode_t error =
+        ext2fs_open2("volume", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0, &manager, &fs);
+    opening = NULL;
+    if (error) return error;
+    summary->block_size = fs->blocksize;
+    summary->cluster_blocks = (uint32_t)EXT2FS_CLUSTER_RATIO(fs);
+    summary->blocks = ext2fs_blocks_count(fs->super);
+    if (fs->super->s_feature_ro_compat & ~(uint32_t)EXT2_LIB_FEATURE_RO_COMPAT_SUPP)
+        summary->problem = RELIGHT_EXT_UNKNOWN_FEATURES;
+    if (!summary->problem) summary->problem = check_groups(fs, summary);
+    if (!summary->problem) {
+        // One bit for each block up to 64 MiB of them; above, a tree of runs, for such filesystems are mostly empty.
+        if (summary->blocks >> 29 == 0) fs->default_bitmap_type = EXT2FS_BMAP64_BITARRAY;
+        error = ext2fs_read_block_bitmap(fs);
+        if (!error) {
+            summary->problem = check_metadata(fs, summary);
+            if (!summary->problem) walk(fs, run, context, summary);
+            if (!summary->problem && summary->free_in_bitmaps > summary->free_in_descriptors)
+                summary->problem = RELIGHT_EXT_FREE_COUNT;
+        }
+    }
+    ext2fs_free(fs);
+    return error;
+}
+
+int relight_ext_is_unsupported(long code) {
+    return code == EXT2_ET_UNSUPP_FEATURE || code == EXT2_ET_RO_UNSUPP_FEATURE;
+}
+
+const char *relight_ext_error(long code) {
+    pthread_once(&once, prepare);
+    return error_message(code);
+}

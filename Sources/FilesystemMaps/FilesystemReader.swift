@@ -1,0 +1,22 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Blocks
+import Findings
+import MachineModel
+
+/// A row of the table of formats whose used blocks can be read. A new format is one file and one row.
+struct FilesystemReader: Sendable {
+    /// The kinds it reads, by libblkid's names.
+    let kinds: [ContentKind]
+    /// Gives the used map. A content it cannot prove anything about is returned whole with the reason; a fault means
+    /// that the volume could not be read, and makes it whole too.
+    let read: @Sendable (_ volume: any BlockSource, _ identity: Identity) throws(Fault) -> VolumeMap
+
+    /// All rows.
+    static let all = [
+        FilesystemReader(kinds: [.ext2, .ext3, .ext4, ContentKind(rawValue: "ext4dev")], read: ExtReader.map),
+        FilesystemReader(kinds: [.fat], read: FATReader.map),
+        FilesystemReader(kinds: [.swap, ContentKind(rawValue: "swsuspend")], read: SwapReader.map),
+    ]
+}

@@ -1,0 +1,36 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Geometry
+import Testing
+
+@testable import FilesystemMaps
+
+struct RunCollectorTests {
+    @Test func neighboursAreJoined() {
+        var collector = RunCollector()
+        collector.add(Extent(from: ByteCount(0), to: ByteCount(4096)))
+        collector.add(Extent(from: ByteCount(4096), to: ByteCount(8192)))
+        collector.add(Extent(from: ByteCount(9000), to: ByteCount(9001)))
+        #expect(collector.list.extents.count == 2)
+        #expect(collector.list.byteCount == ByteCount(8193))
+    }
+
+    @Test func tooManyRunsAreBoundedAndNothingIsLost() {
+        var collector = RunCollector(limit: 1000)
+        var exact = ExtentList()
+        var generator = Seeded(state: 5)
+        var position: UInt64 = 0
+        for _ in 0..<20_000 {
+            position += UInt64.random(in: 1...100_000, using: &generator)
+            let end = position + UInt64.random(in: 1...10_000, using: &generator)
+            let run = Extent(from: ByteCount(position), to: ByteCount(end))
+            collector.add(run)
+            exact.append(run)
+            position = end
+        }
+        #expect(collector.list.extents.count <= 1000)
+        #expect(exact.subtracting(collector.list).isEmpty)
+        #expect(collector.list.end == exact.end)
+    }
+}

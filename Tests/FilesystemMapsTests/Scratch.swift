@@ -1,0 +1,115 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Blocks
+import Findings
+import Geometry
+import Glibc
+import MachineModel
+import Testing
+import Tools
+
+@testable import FilesystemMaps
+
+let mke2fs = Tool("mke2fs", package: "e2fsprogs")
+let e2fsck = Tool("e2fsck", package: "e2fsprogs")
+let debugfs = Tool("debugfs", package: "e2fsprogs")
+let dumpe2fs = Tool("dumpe2fs", package: "e2fsprogs")
+let mkfat = Tool("mkfs.fat", package: "dosfstools")
+let fsckfat = Tool("fsck.fat", package: "dosfstools")
+let mcopy = Tool("mcopy", package: "mtools")
+let mdel = Tool("mdel", package: "mtools")
+let mkswap = Tool("mkswap", package: "util-linux")
+let shell = Tool("sh", package: "dash")
+
+/// A folder that goes away with the value.
+final class ScratchFolder {
+    let path: String
+
+    init() throws {
+        var template = Array("/tmp/relight-maps-XXXXXX".utf8CString)
+        guard unsafe mkdtemp(&template) != nil else { throw Fault(.system, what: "no scratch folder", remedy: "") }
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    deinit { _ = try? Tool("rm", package: "coreutils").run(["-rf", path]) }
+
+    /// A sparse file of `size` bytes.
+    func file(_ name: String, _ size: ByteCount) throws -> String {
+        let file = "\(path)/\(name)"
+        let descriptor = unsafe open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0, ftruncate(descriptor, off_t(size.bytes)) == 0 else {
+            throw Fault(.system, what: "no scratch file", remedy: "")
+        }
+        close(descriptor)
+        return file
+    }
+
+    /// A tree of files of many sizes, with subfolders, a hard link and a symbolic link; always the same.
+    func tree(symbolicLinks: Bool) throws -> String {
+        let root = "\(path)/tree"
+        try shell.check(
+            [
+                "-c",
+                """
+                set -e; mkdir -p "$1/sub/deeper" "$1/empty"; cd "$1"
+                seed=0
+                for size in 0 1 511 1023 4096 5000 65536 131073 700001; do
+                  seed=$((seed+1))
+                  openssl enc -aes-128-ctr -K 0123456789abcdef0123456789abcdef -iv $(printf %032x $seed) -in /dev/zero \
+                    2>/dev/null | head -c $size > file$size
+                  cp file$size sub/copy$size
+                done
+                for n in $(seq 1 120); do echo "small $n" > sub/deeper/s$n; done
+                if [ "$2" = 1 ]; then ln -s file4096 link; ln file5000 sub/hard; truncate -s 3M sub/sparse; fi
+                """, "tree", root, symbolicLinks ? "1" : "0",
+            ])
+        return root
+    }
+}
+
+/// Changes bytes of a file.
+func poke(_ path: String, _ offset: UInt64, _ bytes: [UInt8]) throws {
+    let disk = try WritableDisk(claiming: path)
+    try disk.blocks.write(at: ByteCount(offset), unsafe bytes.span.bytes)
+    try disk.finish()
+}
+
+/// A file of the same size in which everything is 0xA5 but what `used` names, which is copied from `source`.
+func restored(_ source: any BlockSource, _ used: ExtentList, to path: String) throws {
+    let disk = try WritableDisk(claiming: path)
+    let garbage = [UInt8](repeating: 0xA5, count: 1 << 20)
+    func each(_ extent: Extent, _ body: (ByteCount, Int) throws -> Void) throws {
+        var position = extent.start
+        while position < extent.end {
+            let count = min((extent.end - position).int ?? 0, 1 << 20)
+            try body(position, count)
+            position += ByteCount(UInt64(count))
+        }
+    }
+    for gap in used.complement(in: Extent(from: .zero, to: source.length)).extents {
+        try each(gap) { try disk.blocks.write(at: $0, unsafe garbage.span.bytes.extracting(0..<$1)) }
+    }
+    for extent in used.extents {
+        try each(extent) { at, count in
+            let bytes = try source.bytes(at: at, count: count)
+            try disk.blocks.write(at: at, unsafe bytes.span.bytes)
+        }
+    }
+    try disk.finish()
+}
+
+/// A source without a file behind it.
+func withoutFile(_ source: any BlockSource) -> any BlockSource { Faulty(source, bad: ExtentList()) }
+
+/// A small generator whose sequence depends on the seed alone (SplitMix64).
+struct Seeded: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var value = state
+        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
+        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
+        return value ^ value >> 31
+    }
+}
