@@ -68,14 +68,14 @@ let package = Package(
             ]),
         room(
             "FilesystemMaps",
-            ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "CBlkid", "CExt2Glue", "CLinux"]),
+            ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Threads", "CBlkid", "CExt2Glue", "CLinux"]),
         room(
             "DiskSurvey",
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
                 "FilesystemMaps",
             ]),
-        room("ImageStore", ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "CCrypto", "CLinux"]),
+        room("ImageStore", ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "Threads", "CCrypto", "CLinux"]),
         room(
             "Imaging",
             [

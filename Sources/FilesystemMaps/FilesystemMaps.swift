@@ -17,6 +17,7 @@
 public import Blocks
 public import Findings
 import Geometry
+import Threads
 import MachineModel
 
 /// Used maps of volumes.

@@ -6,6 +6,7 @@ import Blocks
 import CExt2Glue
 import Findings
 import Geometry
+import Threads
 import Glibc
 import MachineModel
 

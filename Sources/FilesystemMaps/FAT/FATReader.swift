@@ -5,6 +5,7 @@ import BinaryFields
 import Blocks
 import Findings
 import Geometry
+import Threads
 import MachineModel
 
 /// FAT12, FAT16 and FAT32: everything before the first cluster (boot sectors, FSInfo, both tables, the fixed root
