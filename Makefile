@@ -53,6 +53,36 @@ build: deps
 	    echo "The binary is larger than $(BINARY_LIMIT) bytes: something imports the full Foundation."; exit 1; fi
 	@if readelf -l build/relight | grep -q INTERP; then echo "build/relight is not statically linked."; exit 1; fi
 
+# The medium as it is given out. Packages are kept in build/cache/media.
+iso: build
+	build/relight media iso
+
+# Unit tests, then machines: the quick set of scenarios on a medium that is compressed less.
+test: test-unit test-vm
+
+test-unit: deps
+	$(SWIFT) build --build-tests $(SWIFT_FLAGS)
+	$(SWIFT) test --skip-build
+
+test-vm: build
+	build/relight --quiet media iso --fast --out build/test/relight.iso --boot build/test/boot
+	$(SWIFT) build --product relight-vm $(SWIFT_FLAGS)
+	.build/debug/relight-vm run --set quick --iso build/test/relight.iso --boot build/test/boot --out build/vm
+
+# The whole matrix on the medium as it is given out; writes docs/results.md.
+test-full: test-unit iso
+	$(SWIFT) build --product relight-vm $(SWIFT_FLAGS)
+	.build/debug/relight-vm run --set full --results docs/results.md
+
+# The main job, told step by step.
+demo: iso
+	$(SWIFT) build --product relight-vm $(SWIFT_FLAGS)
+	.build/debug/relight-vm demo
+
+bench: build
+	$(SWIFT) build --product relight-bench $(SWIFT_FLAGS)
+	.build/debug/relight-bench build/relight build/bench
+
 lint: deps
 	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests
 	@if grep -rnE '^(@preconcurrency |internal |public )?import Foundation$$' Sources; then \
