@@ -25,7 +25,8 @@ public struct SetLocation: Hashable, Sendable {
         guard !set.isEmpty, point == "latest" || isPrefix else {
             throw Fault(
                 .usage, what: "\"\(text)\" does not name an image set and a recovery point in it.",
-                remedy: "Write SET, SET@latest, or SET@ and the first digits of a point's id; `relight points SET` lists them. "
+                remedy:
+                    "Write SET, SET@latest, or SET@ and the first digits of a point's id; `relight points SET` lists them. "
                     + "When the folder's own name has an @, write a / after it or add @latest.")
         }
     }

@@ -62,7 +62,8 @@ enum Sample {
         let writer = try SetWriter(store, options: options)
         let worker = try UnitWorker(writer)
         for (number, volume) in volumes.enumerated() {
-            let stream = try writer.beginStream(Sample.stream(volume.content.count, number: number + 1, used: volume.used))
+            let stream = try writer.beginStream(
+                Sample.stream(volume.content.count, number: number + 1, used: volume.used))
             while let piece = stream.nextPiece() {
                 var bytes = Array(volume.content[Sample.range(piece.extent)])
                 var span = bytes.mutableSpan

@@ -41,6 +41,7 @@ import Findings
     }
 
     private static var broken: Fault {
-        Fault(.system, what: "OpenSSL's SHA-256 does not work.", remedy: "This program is built wrong: please report it.")
+        Fault(
+            .system, what: "OpenSSL's SHA-256 does not work.", remedy: "This program is built wrong: please report it.")
     }
 }

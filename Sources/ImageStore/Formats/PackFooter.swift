@@ -124,7 +124,8 @@ struct PackFooter: Hashable, Sendable {
             let record = try RecordHeader(span, at: position + 8, unitSize: unitSize)
             guard offset == UInt64(expected), expected <= trailer.offset - record.totalSize else {
                 throw .invalid(
-                    field: "record offset", at: position, seen: "\(offset)", expected: "\(expected), inside the records")
+                    field: "record offset", at: position, seen: "\(offset)", expected: "\(expected), inside the records"
+                )
             }
             entries.append(Entry(offset: expected, record: record))
             expected += record.totalSize
@@ -136,7 +137,9 @@ struct PackFooter: Hashable, Sendable {
         }
         var hashes: [UnitID] = []
         hashes.reserveCapacity(segments)
-        for index in 0..<segments { hashes.append(try UnitID(span, "segment hash", at: position + index * UnitID.size)) }
+        for index in 0..<segments {
+            hashes.append(try UnitID(span, "segment hash", at: position + index * UnitID.size))
+        }
         self.entries = entries
         self.offset = trailer.offset
         self.segments = hashes

@@ -58,7 +58,8 @@ enum Page {
         let count = try cursor.varint("number of packs")
         guard covered == UInt64(units), count <= UInt64(units) else {
             throw .invalid(
-                field: "units, number of packs", at: 0, seen: "\(covered), \(count)", expected: "\(units), at most \(units)")
+                field: "units, number of packs", at: 0, seen: "\(covered), \(count)",
+                expected: "\(units), at most \(units)")
         }
         var packs: [ObjectID] = []
         for _ in 0..<count { packs.append(try cursor.objectID("pack")) }
@@ -104,7 +105,8 @@ enum Page {
             position += length
         }
         guard cursor.remaining == 0 else {
-            throw .invalid(field: "page", at: cursor.position, seen: "\(cursor.remaining) more bytes", expected: "its end")
+            throw .invalid(
+                field: "page", at: cursor.position, seen: "\(cursor.remaining) more bytes", expected: "its end")
         }
         return result
     }

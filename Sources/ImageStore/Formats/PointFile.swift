@@ -72,7 +72,8 @@ struct PointFile: Hashable, Sendable {
         let body = try self.body()
         guard body.count <= PointFile.maximumBody else {
             throw Fault(
-                .unsupported, what: "The recovery point's description takes \(body.count) bytes, more than can be stored.",
+                .unsupported,
+                what: "The recovery point's description takes \(body.count) bytes, more than can be stored.",
                 remedy: "Image fewer disks into one recovery point.")
         }
         let root = try hasher.hash(body)
@@ -97,7 +98,9 @@ struct PointFile: Hashable, Sendable {
     }
 
     /// A point's id: the first half of its root hash.
-    static func id(_ root: UnitID) -> ObjectID { ObjectID(high: UInt64(bigEndian: root.a), low: UInt64(bigEndian: root.b)) }
+    static func id(_ root: UnitID) -> ObjectID {
+        ObjectID(high: UInt64(bigEndian: root.a), low: UInt64(bigEndian: root.b))
+    }
 
     private func body() throws(Fault) -> [UInt8] {
         var result: [UInt8] = []
@@ -239,7 +242,8 @@ extension PointFile {
             }
             guard content.remaining == 0 else {
                 throw .invalid(
-                    field: "section", at: content.position, seen: "\(content.remaining) more bytes", expected: "its end")
+                    field: "section", at: content.position, seen: "\(content.remaining) more bytes", expected: "its end"
+                )
             }
         }
         guard let facts, let packs else {
@@ -310,7 +314,8 @@ extension PointFile {
             let pack = try content.varint("pack index")
             let offset = try content.varint("record offset")
             let size = try content.varint("record length")
-            guard gap < pageCount, next < pageCount, gap < pageCount - next, pack < UInt64(packs.count), offset < 1 << 28,
+            guard gap < pageCount, next < pageCount, gap < pageCount - next, pack < UInt64(packs.count),
+                offset < 1 << 28,
                 size >= 1, size <= UInt64(RecordHeader.maximumSize / RecordHeader.alignment)
             else {
                 throw .invalid(

@@ -75,7 +75,8 @@ struct RecordHeader: Hashable, Sendable {
         let ids = span.extracting(offset + RecordHeader.fixedSize..<offset + size)
         guard check == CRC32.castagnoli.checksum(ids, continuing: head) else {
             throw .invalid(
-                field: "record check", at: offset + 28, seen: Hex.number(check), expected: "the check of the record's head")
+                field: "record check", at: offset + 28, seen: Hex.number(check),
+                expected: "the check of the record's head")
         }
         let kind = try span.littleEndian(UInt8.self, "record kind", at: offset + 4)
         let compression = try span.littleEndian(UInt8.self, "compression", at: offset + 5)
@@ -96,7 +97,8 @@ struct RecordHeader: Hashable, Sendable {
             }
         guard fits, stored >= 1, compression == StoredID.raw ? stored == plain : stored < plain else {
             throw .invalid(
-                field: "number of ids, plain length, stored length", at: offset + 7, seen: "\(count), \(plain), \(stored)",
+                field: "number of ids, plain length, stored length", at: offset + 7,
+                seen: "\(count), \(plain), \(stored)",
                 expected: "lengths that belong together")
         }
         self.kind = known

@@ -152,7 +152,8 @@ struct ObjectID: Hashable, Sendable, Comparable, BitwiseCopyable {
     }
 
     var bytes: [UInt8] {
-        [high, low].flatMap { word in stride(from: 56, through: 0, by: -8).map { UInt8(truncatingIfNeeded: word >> $0) } }
+        [high, low].flatMap { word in stride(from: 56, through: 0, by: -8).map { UInt8(truncatingIfNeeded: word >> $0) }
+        }
     }
 
     /// 32 hexadecimal digits.

@@ -64,7 +64,8 @@ struct FieldCursor {
             shift += 7
             if shift > 63 { break }
         }
-        throw .invalid(field: "\(field)", at: start, seen: "a malformed number", expected: "a number of at most 64 bits")
+        throw .invalid(
+            field: "\(field)", at: start, seen: "a malformed number", expected: "a number of at most 64 bits")
     }
 
     mutating func id(_ field: StaticString) throws(FieldError) -> UnitID {
@@ -111,7 +112,8 @@ enum RunList {
         let count = try cursor.varint(field)
         // A run takes two bytes at least.
         guard count <= UInt64(maximum), count <= UInt64(max(0, cursor.remaining)) / 2 else {
-            throw .invalid(field: "\(field)", at: start, seen: "\(count) runs", expected: "as many as the section holds")
+            throw .invalid(
+                field: "\(field)", at: start, seen: "\(count) runs", expected: "as many as the section holds")
         }
         var list = ExtentList()
         var end = ByteCount.zero

@@ -52,7 +52,8 @@ enum SetAccess {
             found.header = try rescue(store)
             if found.header == nil, any || names.contains(ObjectName.points) {
                 throw Fault(
-                    .setDamaged, what: "The set's headers \(ObjectName.headers.joined(separator: " and ")) are damaged or "
+                    .setDamaged,
+                    what: "The set's headers \(ObjectName.headers.joined(separator: " and ")) are damaged or "
                         + "missing, and no recovery point or pack holds a sound copy.", place: store.name,
                     remedy: "Put one of them back from another copy of the set.")
             }
@@ -63,7 +64,8 @@ enum SetAccess {
             let shown = foreign.prefix(5).joined(separator: ", ") + (foreign.count > 5 ? ", …" : "")
             throw Fault(
                 .notASet, what: "This is not an image set: it holds \(shown), but no \(ObjectName.headers[0]).",
-                place: store.name, remedy: "Name the folder of a set, or a new or empty folder to begin one with a backup.")
+                place: store.name,
+                remedy: "Name the folder of a set, or a new or empty folder to begin one with a backup.")
         }
         return found
     }
@@ -75,7 +77,8 @@ enum SetAccess {
         case .foreign, .damaged: return nil
         case .unknown(let what):
             throw Fault(
-                .setVersion, what: "The set has \(what) of the format; this program reads version \(SetHeader.version).",
+                .setVersion,
+                what: "The set has \(what) of the format; this program reads version \(SetHeader.version).",
                 place: place, remedy: "Use the version of Relight that made the set, or a newer one.")
         }
     }
@@ -100,7 +103,8 @@ enum SetAccess {
         guard found.header != nil else {
             let exists = try !store.topLevelNames(limit: 1).isEmpty
             throw Fault(
-                .notASet, what: exists ? "There is no image set here yet." : "There is no image set here: nothing was found.",
+                .notASet,
+                what: exists ? "There is no image set here yet." : "There is no image set here: nothing was found.",
                 place: store.name,
                 remedy: "Check the name; `relight backup DISK --to \(store.name)` would make a set there.")
         }

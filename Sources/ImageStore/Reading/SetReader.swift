@@ -151,7 +151,8 @@ public final class SetReader: Sendable {
             }
             guard PointFile.id(header.root) == id else {
                 throw FieldError.invalid(
-                    field: "root hash", at: 32, seen: PointFile.id(header.root).text, expected: "\(id.text), as its name says")
+                    field: "root hash", at: 32, seen: PointFile.id(header.root).text,
+                    expected: "\(id.text), as its name says")
             }
         } catch {
             throw PackStructure.damaged(place, at: 0, error)
@@ -167,7 +168,9 @@ public final class SetReader: Sendable {
             guard sound else {
                 throw PackStructure.damaged(
                     place, at: UInt64(PointFile.headerSize),
-                    .invalid(field: "body", at: 0, seen: "damaged data", expected: "\(header.plainLength) bytes, compressed"))
+                    .invalid(
+                        field: "body", at: 0, seen: "damaged data", expected: "\(header.plainLength) bytes, compressed")
+                )
             }
         }
         let hash = try Hasher256().hash(body)
@@ -181,4 +184,3 @@ public final class SetReader: Sendable {
         }
     }
 }
-

@@ -108,7 +108,9 @@ public final class FolderStore: ObjectStore {
                 if errno != 0 { throw failure(errno, "Reading the folder", folder) }
                 break
             }
-            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { unsafe String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) {
+                unsafe String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
             if name != ".", name != ".." { result.append(name) }
         }
         return result
@@ -199,7 +201,9 @@ public final class FolderStore: ObjectStore {
         default:
             return Fault(
                 .storeFailed, what: "\(doing) failed: \(reason).", place: place,
-                remedy: "Check the medium, its cable or network, and the kernel log; finished recovery points are not changed.")
+                remedy:
+                    "Check the medium, its cable or network, and the kernel log; finished recovery points are not changed."
+            )
         }
     }
 
@@ -317,7 +321,8 @@ public final class FolderStore: ObjectStore {
             let reason = unsafe strerror(problem).map { unsafe String(cString: $0) } ?? "error \(problem)"
             throw Fault(
                 .storeFailed, what: "Reading at byte \(offset.bytes) failed: \(reason).", place: place,
-                remedy: "Check the medium, its cable or network, and the kernel log; another copy of this file may be sound.",
+                remedy:
+                    "Check the medium, its cable or network, and the kernel log; another copy of this file may be sound.",
                 extent: Extent(start: offset, length: ByteCount(UInt64(buffer.byteCount))))
         }
 

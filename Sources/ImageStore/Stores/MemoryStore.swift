@@ -132,5 +132,6 @@ public final class MemoryStore: ObjectStore {
 func endsEarly(_ place: String, offset: ByteCount, size: ByteCount) -> Fault {
     Fault(
         .setDamaged, what: "The file is cut off: bytes at \(offset.bytes) are needed, but it ends at \(size.bytes).",
-        place: place, remedy: "Run `relight verify` to see what is lost, and copy the file again if you have another copy.")
+        place: place,
+        remedy: "Run `relight verify` to see what is lost, and copy the file again if you have another copy.")
 }

@@ -133,7 +133,8 @@ public final class SetWriter: Sendable {
             description.used.end <= description.length, description.disk >= 0, description.disk < 65_536
         else {
             throw Fault(
-                .unsupported, what: "A stream of \(description.length) with a used map that ends at "
+                .unsupported,
+                what: "A stream of \(description.length) with a used map that ends at "
                     + "\(description.used.end.bytes) cannot be stored.",
                 remedy: "This is an error in the program: please report it.")
         }
@@ -215,7 +216,8 @@ public final class SetWriter: Sendable {
     func requireHealthy() throws(Fault) {
         if failed.load(ordering: .relaxed) {
             throw Fault(
-                .storeFailed, what: "An earlier write to the set failed, so this backup cannot go on.", place: store.name,
+                .storeFailed, what: "An earlier write to the set failed, so this backup cannot go on.",
+                place: store.name,
                 remedy: "See the first error; run the backup again when its cause is gone.")
         }
     }
@@ -263,7 +265,8 @@ public final class SetWriter: Sendable {
         var place = pages.find(hash)
         if place == nil {
             let record = RecordHeader(
-                kind: .page, compression: StoredID.raw, plainLength: bytes.count, storedLength: bytes.count, ids: [hash])
+                kind: .page, compression: StoredID.raw, plainLength: bytes.count, storedLength: bytes.count, ids: [hash]
+            )
             let result: Result<UnitPlace, Fault> = unsafe bytes.withUnsafeBytes { pointer in
                 do throws(Fault) {
                     let put = try unsafe lists.append(record, pointer, hasher: worker.hasher)
@@ -293,7 +296,9 @@ public final class SetWriter: Sendable {
                 return UInt32(truncatingIfNeeded: table.count - 1)
             }
         }
-        func set(_ number: UInt32, _ reference: PackReference) { table.withLock { $0[Int(number)].reference = reference } }
+        func set(_ number: UInt32, _ reference: PackReference) {
+            table.withLock { $0[Int(number)].reference = reference }
+        }
         func id(_ number: UInt32) -> ObjectID { table.withLock { $0[Int(number)].id } }
         func reference(_ number: UInt32) -> PackReference? { table.withLock { $0[Int(number)].reference } }
     }
@@ -389,7 +394,8 @@ public final class SetWriter: Sendable {
             let name = ObjectName.pack(packs.id(number))
             guard let reference = packs.reference(number), sizes[name] == reference.size else {
                 throw Fault(
-                    .storeFailed, what: "The pack is gone or changed while the backup ran.", place: "\(store.name)/\(name)",
+                    .storeFailed, what: "The pack is gone or changed while the backup ran.",
+                    place: "\(store.name)/\(name)",
                     remedy: "See who else works on the set, then run the backup again.")
             }
             result.append(reference)
@@ -443,14 +449,19 @@ public final class SetWriter: Sendable {
         let all = ByteCount(total)
         let store = self.store
         let share = Counters()
-        try Threads.run(min(max(1, threads), max(1, work.count)), prepare: { () throws(Fault) -> (Hasher256, ByteBuffer) in
-            (try Hasher256(), ByteBuffer(PackFooter.segmentSize))
-        }) { (own: inout (Hasher256, ByteBuffer)) throws(Fault) -> Bool in
+        try Threads.run(
+            min(max(1, threads), max(1, work.count)),
+            prepare: { () throws(Fault) -> (Hasher256, ByteBuffer) in
+                (try Hasher256(), ByteBuffer(PackFooter.segmentSize))
+            }
+        ) { (own: inout (Hasher256, ByteBuffer)) throws(Fault) -> Bool in
             let number = share.next.add(1, ordering: .relaxed).oldValue
             guard number < work.count else { return false }
             let task = work[number]
             try task.handle.read(at: task.offset, task.count, into: own.1)
-            guard try unsafe own.0.hash(own.1.bytes(0..<task.count)) == task.hash else { throw store.notKept(task.name) }
+            guard try unsafe own.0.hash(own.1.bytes(0..<task.count)) == task.hash else {
+                throw store.notKept(task.name)
+            }
             let sum = share.done.add(UInt64(task.count), ordering: .relaxed).newValue
             events?(.progress(Progress(phase: "reading back", done: ByteCount(sum), total: all)))
             return true

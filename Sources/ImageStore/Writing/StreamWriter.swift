@@ -113,7 +113,8 @@ public final class StreamWriter: Sendable {
     /// Pieces that page `number` gets.
     private func pieceCount(_ number: UInt64) -> Int {
         let start = ByteCount(number * writer.set.pageSpan)
-        let page = Extent(from: start, to: min(start.adding(ByteCount(writer.set.pageSpan)) ?? .zero, description.length))
+        let page = Extent(
+            from: start, to: min(start.adding(ByteCount(writer.set.pageSpan)) ?? .zero, description.length))
         var count = 0
         var next = page.start.bytes
         for extent in description.used.intersection(page).extents {

@@ -14,7 +14,8 @@ struct UnitPlace: Hashable, Sendable, BitwiseCopyable {
 
     init(pack: UInt32, offset: Int, length: Int, index: Int) {
         self.pack = pack
-        self.packed = UInt32(truncatingIfNeeded: offset / RecordHeader.alignment) << 4 | UInt32(truncatingIfNeeded: index & 15)
+        self.packed =
+            UInt32(truncatingIfNeeded: offset / RecordHeader.alignment) << 4 | UInt32(truncatingIfNeeded: index & 15)
         self.length = UInt32(truncatingIfNeeded: length / RecordHeader.alignment)
     }
 

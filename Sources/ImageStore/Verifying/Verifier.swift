@@ -1,0 +1,464 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import BinaryFields
+public import Findings
+import Geometry
+import Synchronization
+
+extension SetReader {
+    /// Checks the set, or the points whose ids are given and what they need.
+    ///
+    /// Damage is not thrown but reported: every damaged item by file and offset, with the points, streams and extents
+    /// that are lost by it. Throws `store.failed`, `interrupted`, `set.no-such-point`.
+    ///
+    /// - Parameters:
+    ///   - depth: structure only, or all data.
+    ///   - points: ids or prefixes of the points to check; `nil` checks all points and all packs there are.
+    ///   - threads: number of threads.
+    public func verify(
+        _ depth: VerifyDepth, points: [String]? = nil, threads: Int = 2, events: EventHandler? = nil
+    ) throws(Fault) -> VerifyReport {
+        let verifier = Verifier(self, depth: depth, threads: threads, events: events)
+        return try verifier.run(points)
+    }
+}
+
+/// One verification. Not shared between threads, except for what its tasks share on purpose.
+private final class Verifier {
+    private let reader: SetReader
+    private let depth: VerifyDepth
+    private let threads: Int
+    private let events: EventHandler?
+    private var report: VerifyReport
+    private var files: [String: PackFile] = [:]
+    /// Pages whose both copies and all frames are sound.
+    private var soundPages: Set<UnitID> = []
+    private var places: [Place: Int] = [:]
+
+    private struct Place: Hashable {
+        var file: String
+        var offset: Int
+    }
+
+    init(_ reader: SetReader, depth: VerifyDepth, threads: Int, events: EventHandler?) {
+        self.reader = reader
+        self.depth = depth
+        self.threads = threads
+        self.events = events
+        self.report = VerifyReport(depth: depth)
+    }
+
+    func run(_ names: [String]?) throws(Fault) -> VerifyReport {
+        for finding in reader.findings {
+            let file = String(finding.place.dropFirst(reader.store.name.utf8.count + 1))
+            damage(file, -1, finding.what)
+        }
+        let points = try loadPoints(names)
+        try inspectPacks(points, all: names == nil)
+        if depth == .full { try readPacks() }
+        for point in points { try check(point) }
+        report.damages.sort { ($0.file, $0.offset ?? .zero) < ($1.file, $1.offset ?? .zero) }
+        return report
+    }
+
+    /// Notes a damage once, and returns its number.
+    @discardableResult
+    private func damage(_ file: String, _ offset: Int, _ what: String) -> Int {
+        if let known = places[Place(file: file, offset: offset)] { return known }
+        report.damages.append(
+            VerifyReport.Damage(file: file, offset: offset < 0 ? nil : ByteCount(UInt64(offset)), what: what))
+        places[Place(file: file, offset: offset)] = report.damages.count - 1
+        return report.damages.count - 1
+    }
+
+    private func damage(_ file: String, _ fault: Fault) {
+        damage(file, fault.extent.flatMap(\.start.int) ?? -1, fault.what)
+    }
+
+    // MARK: - Points
+
+    private func loadPoints(_ names: [String]?) throws(Fault) -> [RecoveryPoint] {
+        var ids = try reader.ids()
+        if let names {
+            var chosen: [ObjectID] = []
+            for name in names {
+                guard let id = ObjectID(try reader.point(name).summary.id) else { continue }
+                if !chosen.contains(id) { chosen.append(id) }
+            }
+            ids = chosen
+        }
+        var points: [RecoveryPoint] = []
+        for id in ids {
+            var sound: PointFile?
+            var last: Int?
+            for name in [ObjectName.point(id), ObjectName.copy(of: ObjectName.point(id))] {
+                do throws(Fault) {
+                    let file = try reader.read(id, name)
+                    sound = sound ?? file
+                } catch {
+                    guard error.code == .setDamaged || error.code == .setVersion || error.code == .storeFailed else {
+                        throw error
+                    }
+                    last = damage(name, error.extent.flatMap(\.start.int) ?? -1, error.what)
+                }
+            }
+            if let sound {
+                points.append(RecoveryPoint(reader, sound, id, findings: []))
+            } else if let last {
+                report.damages[last].pointLost = true
+            }
+        }
+        points.sort { ($0.summary.number, $0.summary.id) < ($1.summary.number, $1.summary.id) }
+        report.points = points.map(\.summary)
+        return points
+    }
+
+    // MARK: - Packs
+
+    /// What is known of one pack file, in little memory.
+    private final class PackFile: Sendable {
+        let name: String
+        let handle: any ObjectHandle
+        let isData: Bool
+        /// Offsets of the records, rising.
+        let offsets: [UInt32]
+        /// Number of the first unit of each record in `marks`; one more at the end.
+        let firsts: [UInt32]
+        /// A word of each unit's id.
+        let marks: [UInt32]
+        /// Where the records end.
+        let end: Int
+        /// Bytes that are no records, where the footer did not help.
+        let gaps: [Range<Int>]
+
+        init(
+            name: String, handle: any ObjectHandle, isData: Bool, offsets: [UInt32], firsts: [UInt32], marks: [UInt32],
+            end: Int, gaps: [Range<Int>]
+        ) {
+            self.name = name
+            self.handle = handle
+            self.isData = isData
+            self.offsets = offsets
+            self.firsts = firsts
+            self.marks = marks
+            self.end = end
+            self.gaps = gaps
+        }
+
+        /// Index of the record at `offset`.
+        func record(_ offset: Int) -> Int? {
+            var low = 0
+            var high = offsets.count
+            while low < high {
+                let middle = (low + high) / 2
+                if Int(offsets[middle]) < offset { low = middle + 1 } else { high = middle }
+            }
+            return low < offsets.count && Int(offsets[low]) == offset ? low : nil
+        }
+
+        func length(_ record: Int) -> Int {
+            (record + 1 < offsets.count ? Int(offsets[record + 1]) : end) - Int(offsets[record])
+        }
+    }
+
+    private func inspectPacks(_ points: [RecoveryPoint], all: Bool) throws(Fault) {
+        var needed: [ObjectID: PackReference] = [:]
+        for point in points { for pack in point.file.packs { needed[pack.id] = pack } }
+        var names: [String: ObjectID] = [:]
+        for id in needed.keys { names[ObjectName.pack(id)] = id }
+        for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
+            for object in try reader.store.list(folder) {
+                guard let id = ObjectName.id(object.name, suffix: ".pack") else { continue }
+                if all || needed[id] != nil { names[object.name] = id }
+            }
+        }
+        let hasher = try Hasher256()
+        for (count, (name, id)) in names.sorted(by: { $0.key < $1.key }).enumerated() {
+            try Interruption.check()
+            events?(
+                .progress(
+                    Progress(
+                        phase: "checking structure", done: ByteCount(UInt64(count)),
+                        total: ByteCount(UInt64(names.count)))
+                ))
+            report.packs += 1
+            let isCopy = name.hasPrefix(ObjectName.copies + "/")
+            guard let handle = try reader.store.open(name) else {
+                damage(name, -1, "The file is missing.")
+                continue
+            }
+            if let reference = needed[id], handle.size.bytes != reference.size {
+                damage(name, -1, "The file has \(handle.size.bytes) bytes; \(reference.size) are expected.")
+            }
+            let file = try inspect(handle, name, id, needed[id], hasher)
+            files[name] = file
+            if !file.isData, !isCopy {
+                // The second copy of a pack of lists must be there; when it is, it is looked at in its turn.
+                let copy = ObjectName.copy(of: name)
+                if names[copy] == nil { damage(copy, -1, "The second copy of a pack of lists is missing.") }
+            }
+        }
+    }
+
+    private func inspect(
+        _ handle: any ObjectHandle, _ name: String, _ id: ObjectID, _ reference: PackReference?, _ hasher: Hasher256
+    ) throws(Fault) -> PackFile {
+        var offsets: [UInt32] = []
+        var firsts: [UInt32] = [0]
+        var marks: [UInt32] = []
+        func add(_ offset: Int, _ record: RecordHeader) {
+            offsets.append(UInt32(truncatingIfNeeded: offset))
+            for id in record.ids { marks.append(UInt32(truncatingIfNeeded: id.b)) }
+            firsts.append(UInt32(truncatingIfNeeded: marks.count))
+        }
+        do throws(Fault) {
+            let structure = try PackStructure.read(
+                handle, name: "\(reader.store.name)/\(name)", id: id, set: reader.set, hasher: hasher)
+            if let reference, structure.footer.digest != reference.footer {
+                damage(name, structure.footer.offset, "The pack is not the one the recovery point was made with.")
+            }
+            for entry in structure.footer.entries { add(entry.offset, entry.record) }
+            return PackFile(
+                name: name, handle: handle, isData: structure.header.kind == .data, offsets: offsets, firsts: firsts,
+                marks: marks, end: structure.footer.offset, gaps: [])
+        } catch {
+            guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+            damage(name, error)
+        }
+        // Without its footer the pack is read from front to back; what is sound is found by itself. The footer's own
+        // bytes are no records and no loss.
+        var gaps: [Range<Int>] = []
+        var end = PackHeader.size
+        var isData = !name.hasPrefix(ObjectName.copies + "/")
+        let size = Int(clamping: min(handle.size.bytes, 0xFFFF_FFFF))
+        do throws(Fault) {
+            var scanner = PackScanner(handle, unitSize: reader.set.unitSize, from: PackHeader.size, to: size)
+            while let item = try scanner.next() {
+                try Interruption.check()
+                switch item {
+                case .record(let offset, let record):
+                    add(offset, record)
+                    end = offset + record.totalSize
+                    if record.kind == .page { isData = false }
+                case .gap(let range): gaps.append(range)
+                }
+            }
+        } catch {
+            guard error.code == .storeFailed || error.code == .setDamaged else { throw error }
+            damage(name, error)
+        }
+        return PackFile(
+            name: name, handle: handle, isData: isData, offsets: offsets, firsts: firsts, marks: marks, end: end,
+            gaps: gaps)
+    }
+
+    /// A stretch of records read at once.
+    private struct Task {
+        var file: PackFile
+        var records: Range<Int>
+    }
+
+    private final class Shared: Sendable {
+        let next = Atomic<Int>(0)
+        let read = Atomic<UInt64>(0)
+        let content = Atomic<UInt64>(0)
+        let records = Atomic<Int>(0)
+        let found = Mutex<[(String, Int, String)]>([])
+    }
+
+    private func readPacks() throws(Fault) {
+        var tasks: [Task] = []
+        var total: UInt64 = 0
+        for file in files.values.sorted(by: { $0.name < $1.name }) {
+            var start = 0
+            var size = 0
+            for record in file.offsets.indices {
+                // Where the footer was lost, the stretch to the next record may hold damage; records are read singly.
+                let length = file.length(record)
+                if record > start, size + length > PackFooter.segmentSize || !file.gaps.isEmpty {
+                    tasks.append(Task(file: file, records: start..<record))
+                    start = record
+                    size = 0
+                }
+                size += length
+                total += UInt64(length)
+            }
+            if start < file.offsets.count { tasks.append(Task(file: file, records: start..<file.offsets.count)) }
+        }
+        let work = tasks
+        let all = ByteCount(total)
+        let shared = Shared()
+        let unitSize = reader.set.unitSize
+        let events = self.events
+        try Threads.run(
+            min(max(1, threads), max(1, work.count)),
+            prepare: { () throws(Fault) -> (RecordDecoder, ByteBuffer) in
+                (try RecordDecoder(), ByteBuffer(PackFooter.segmentSize + RecordHeader.maximumSize))
+            }
+        ) { (own: inout (RecordDecoder, ByteBuffer)) throws(Fault) -> Bool in
+            let number = shared.next.add(1, ordering: .relaxed).oldValue
+            guard number < work.count else { return false }
+            try Verifier.read(work[number], own.0, own.1, shared, unitSize)
+            let read = ByteCount(shared.read.load(ordering: .relaxed))
+            events?(.progress(Progress(phase: "verifying", done: read, total: all)))
+            return true
+        }
+        for (file, offset, what) in shared.found.withLock({ $0 }).sorted(by: { ($0.0, $0.1) < ($1.0, $1.1) }) {
+            damage(file, offset, what)
+        }
+        report.read = ByteCount(shared.read.load(ordering: .relaxed))
+        report.content = ByteCount(shared.content.load(ordering: .relaxed))
+        report.records = shared.records.load(ordering: .relaxed)
+    }
+
+    private static func read(
+        _ task: Task, _ decoder: RecordDecoder, _ buffer: ByteBuffer, _ shared: Shared, _ unitSize: Int
+    ) throws(Fault) {
+        let file = task.file
+        let start = Int(file.offsets[task.records.lowerBound])
+        let last = task.records.upperBound - 1
+        var count = Int(file.offsets[last]) + file.length(last) - start
+        if count > buffer.count, task.records.count == 1 { count = min(count, RecordHeader.maximumSize) }
+        do throws(Fault) {
+            try file.handle.read(at: UInt64(start), count, into: buffer)
+        } catch {
+            guard task.records.count > 1 else {
+                shared.found.withLock { $0.append((file.name, start, "It cannot be read: \(error.what)")) }
+                return
+            }
+            // One unreadable sector must not hide the records around it.
+            for record in task.records {
+                try read(Task(file: file, records: record..<record + 1), decoder, buffer, shared, unitSize)
+            }
+            return
+        }
+        let span = unsafe RawSpan(_unsafeBytes: buffer.bytes(0..<count))
+        for number in task.records {
+            let offset = Int(file.offsets[number])
+            let problem = try check(file, number, span, offset - start, buffer, decoder, shared, unitSize)
+            if let problem { shared.found.withLock { $0.append((file.name, offset, problem)) } }
+        }
+        shared.read.add(UInt64(count), ordering: .relaxed)
+        shared.records.add(task.records.count, ordering: .relaxed)
+    }
+
+    /// Checks one record in the buffer; the problem as a sentence, or `nil`.
+    private static func check(
+        _ file: PackFile, _ number: Int, _ span: RawSpan, _ at: Int, _ buffer: ByteBuffer, _ decoder: RecordDecoder,
+        _ shared: Shared, _ unitSize: Int
+    ) throws(Fault) -> String? {
+        let record: RecordHeader
+        do throws(FieldError) {
+            record = try RecordHeader(span, at: at, unitSize: unitSize)
+        } catch {
+            return "The record's head is damaged: \(error)."
+        }
+        let marks = file.marks[Int(file.firsts[number])..<Int(file.firsts[number + 1])]
+        guard record.totalSize <= span.byteCount - at,
+            file.gaps.isEmpty ? record.totalSize == file.length(number) : true,
+            record.ids.map({ UInt32(truncatingIfNeeded: $0.b) }).elementsEqual(marks)
+        else { return "The record is not the one the pack's footer lists here." }
+        let payload = at + record.headSize..<at + record.headSize + record.storedLength
+        guard try unsafe decoder.isSound(record, buffer.bytes(payload), unitSize: unitSize) else {
+            return "The record's content does not match its hash."
+        }
+        if unsafe !buffer.bytes(payload.upperBound..<at + record.totalSize).allSatisfy({ $0 == 0 }) {
+            // Noted at its own place: no content is lost by it.
+            let place = Int(file.offsets[number]) + record.headSize + record.storedLength
+            shared.found.withLock { $0.append((file.name, place, "The padding after a record is not zero.")) }
+        }
+        shared.content.add(UInt64(record.plainLength), ordering: .relaxed)
+        return nil
+    }
+
+    // MARK: - What points refer to
+
+    private func check(_ point: RecoveryPoint) throws(Fault) {
+        let decoder = try PieceDecoder(point)
+        for stream in point.streams {
+            for (number, reference) in stream.stored.pages where !soundPages.contains(reference.hash) {
+                try Interruption.check()
+                try check(point, stream, number, reference, decoder)
+            }
+        }
+    }
+
+    private func check(
+        _ point: RecoveryPoint, _ stream: PointStream, _ number: UInt64, _ reference: PageReference,
+        _ decoder: PieceDecoder
+    ) throws(Fault) {
+        var runs: [PageRun]?
+        var first: Int?
+        let name = ObjectName.pack(reference.place.pack)
+        for (copy, name) in [(false, name), (true, ObjectName.copy(of: name))] {
+            do throws(Fault) {
+                let read = try decoder.page(reference, number: number, of: stream, copy: copy)
+                runs = runs ?? read
+            } catch {
+                guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+                let known =
+                    places[Place(file: name, offset: -1)].flatMap { files[name] == nil ? $0 : nil }
+                    ?? damage(name, reference.place.offset, error.what)
+                first = first ?? known
+            }
+        }
+        guard let runs else {
+            if let first { lose(first, point, stream, stream.extent(ofPage: number)) }
+            return
+        }
+        var sound = first == nil
+        for run in runs {
+            let extent = stream.extent(run, page: number)
+            if let damage = problem(run) {
+                lose(damage, point, stream, extent)
+                sound = false
+            } else if stream.description.used.intersection(extent).isEmpty {
+                lose(
+                    damage(name, reference.place.offset, "A list names units where nothing is in use."), point, stream,
+                    extent)
+                sound = false
+            }
+        }
+        if sound { soundPages.insert(reference.hash) }
+    }
+
+    /// The damage that hits a run; `nil` when its frame is sound.
+    private func problem(_ run: PageRun) -> Int? {
+        let name = ObjectName.pack(run.place.pack)
+        guard let file = files[name] else {
+            return damage(name, -1, "The file is missing.")
+        }
+        if let gap = file.gaps.first(where: { $0.contains(run.place.offset) }) {
+            return damage(name, gap.lowerBound, "\(gap.count) bytes hold no sound record.")
+        }
+        guard let record = file.record(run.place.offset) else {
+            if run.place.offset >= file.end {
+                return damage(name, file.end, "The records after this place are missing.")
+            }
+            return damage(name, run.place.offset, "There is no record where a recovery point refers to one.")
+        }
+        if let known = places[Place(file: name, offset: run.place.offset)] { return known }
+        let marks = file.marks[Int(file.firsts[record])..<Int(file.firsts[record + 1])].dropFirst(run.firstInFrame)
+        guard marks.count >= run.ids.count,
+            zip(run.ids, marks).allSatisfy({ UInt32(truncatingIfNeeded: $0.b) == $1 })
+        else {
+            return damage(name, run.place.offset, "The record holds other units than a recovery point refers to.")
+        }
+        return nil
+    }
+
+    private func lose(_ damage: Int, _ point: RecoveryPoint, _ stream: PointStream, _ extent: Extent) {
+        let lost = stream.description.used.intersection(extent)
+        guard !lost.isEmpty else { return }
+        let losses = report.damages[damage].losses
+        if let index = losses.lastIndex(where: { $0.point == point.summary.id && $0.stream == stream.index }) {
+            report.damages[damage].losses[index].extents = losses[index].extents.union(lost)
+        } else {
+            report.damages[damage].losses.append(
+                VerifyReport.Loss(
+                    point: point.summary.id, stream: stream.index, disk: stream.description.disk,
+                    kind: stream.description.kind, extents: lost))
+        }
+    }
+}
