@@ -72,8 +72,7 @@ let package = Package(
         room(
             "DiskSurvey",
             [
-                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
-                "FilesystemMaps",
+                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "PartitionTables", "FilesystemMaps",
             ]),
         room("ImageStore", ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "Threads", "CCrypto", "CLinux"]),
         room(
@@ -133,6 +132,9 @@ let package = Package(
         tests("ImageStore", ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "CCrypto", "CLinux"]),
         tests(
             "FilesystemMaps", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
+        tests(
+            "DiskSurvey",
+            ["Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "FilesystemMaps", "Tools"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -16,7 +16,7 @@
 /// where superblocks lie, so that a label kept elsewhere (HFS+) may be missing.
 public import Blocks
 public import Findings
-import Geometry
+public import Geometry
 import Threads
 import MachineModel
 
@@ -53,6 +53,11 @@ public enum FilesystemMaps {
             if error.code == .interrupted { throw error }
             return whole.whole(because: "Its metadata cannot be read: \(error.what)", .damaged)
         }
+    }
+
+    /// A volume of `length` bytes of which every byte counts as used, for the reason given (a sentence).
+    public static func whole(_ identity: Identity, length: ByteCount, because reason: String) -> VolumeMap {
+        VolumeMap(identity: identity, whole: length).whole(because: reason)
     }
 
     /// Why a volume without a reader is imaged whole.
