@@ -170,7 +170,7 @@ long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, 
     if (!summary->problem) summary->problem = check_groups(fs, summary);
     if (!summary->problem) {
         // One bit for each block up to 64 MiB of them; above, a tree of runs, for such filesystems are mostly empty.
-        if (summary->blocks >> 29 == 0) fs->default_bitmap_type = EXT2FS_BMAP64_BITARRAY;
+        fs->default_bitmap_type = summary->blocks >> 29 == 0 ? EXT2FS_BMAP64_BITARRAY : EXT2FS_BMAP64_RBTREE;
         error = ext2fs_read_block_bitmap(fs);
         if (!error) {
             summary->problem = check_metadata(fs, summary);
