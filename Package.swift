@@ -78,7 +78,7 @@ let package = Package(
         room(
             "Imaging",
             [
-                "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "DiskSurvey", "ImageStore",
+                "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "FilesystemMaps", "DiskSurvey", "ImageStore",
             ]),
         room("FilesystemResize", ["Findings", "MachineModel", "Tools"]),
         room("RestorePlanning", ["Geometry", "BinaryFields", "Findings", "MachineModel", "PartitionTables"]),
@@ -101,7 +101,7 @@ let package = Package(
             "Commands",
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
-                "ImageStore", "RestorePlanning", "Restoring", "Operations", "BootEnvironment", "MediaBuilder",
+                "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment", "MediaBuilder",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(name: "relight", dependencies: ["Commands", "CLinux"], swiftSettings: settings),

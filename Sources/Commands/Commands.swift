@@ -8,6 +8,7 @@
 public import ArgumentParser
 import Findings
 import Glibc
+import Operations
 import Synchronization
 
 /// `relight`.
@@ -29,12 +30,18 @@ public struct Relight: ParsableCommand {
             """,
         version: version,
         groupedSubcommands: [
+            CommandGroup(
+                name: "Images",
+                subcommands: [
+                    DisksCommand.self, BackupCommand.self, PointsCommand.self, ShowCommand.self, VerifyCommand.self,
+                ]),
+            CommandGroup(name: "Restore", subcommands: [PlanCommand.self, RestoreCommand.self]),
             CommandGroup(name: "Media", subcommands: [MediaCommand.self]),
             CommandGroup(name: "In the booted environment", subcommands: environmentCommands),
         ])
 
     /// The program's version.
-    public static let version = "0.1.0"
+    public static let version = Program.version
 
     /// Made by the argument parser.
     public init() {}

@@ -19,7 +19,10 @@ struct ExtTools: FilesystemTool {
 
     func check(_ device: String) throws(Fault) -> CheckVerdict {
         let result = try checker.run(["-f", "-n", device], seconds: 24 * 3600)
-        return CheckVerdict(isClean: result.status == 0, evidence: "e2fsck -fn: \(result.lastLine)")
+        // The summary is the last line of standard output; the program's version goes to standard error.
+        let words = result.standardOutput.split(separator: "\n").last.map(String.init) ?? result.lastLine
+        return CheckVerdict(
+            isClean: result.status == 0, evidence: "e2fsck -fn: \(result.status == 0 ? "clean" : "status \(result.status)"), \(words)")
     }
 
     func grow(_ device: String) throws(Fault) {
@@ -27,7 +30,7 @@ struct ExtTools: FilesystemTool {
         let result = try checker.run(["-f", "-p", device], seconds: 24 * 3600)
         guard result.status == 0 || result.status == 1 else {
             throw Fault(
-                .toolFailed, what: "e2fsck cannot make the filesystem fit to be grown: \(result.lastLine)", place: device,
+                .toolFailed, what: "e2fsck cannot make the filesystem fit to be grown: \(result.lastWords)", place: device,
                 remedy: "The data are restored; run `e2fsck -f \(device)` by hand, then `resize2fs \(device)`.")
         }
         try resizer.check([device], seconds: 24 * 3600)

@@ -101,7 +101,7 @@ extension ByteCount: CustomStringConvertible {
         func tenths(_ scale: UInt64) -> UInt64 {
             let whole = bytes / scale
             let rest = bytes % scale
-            let part = scale < 16 ? rest * 10 / scale : (rest / (scale / 16) * 10 + 8) / 16
+            let part = UInt64((Double(rest) / Double(scale) * 10).rounded())
             return whole * 10 + part
         }
         var value = tenths(scale)

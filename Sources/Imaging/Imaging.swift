@@ -1,3 +1,133 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+/// # Imaging
+///
+/// Brings the used blocks of surveyed disks into an image set. Each thread takes a whole piece of a volume: reads what
+/// is in use, and gives it to the set, which masks, hashes, compares, compresses and stores it.
+///
+/// The source is only read. Bytes that are not in use are neither stored nor needed: where they cannot be read it does
+/// not matter. A used sector that cannot be read ends the backup, or is recorded and reported, as the caller chose; it is
+/// never passed over in silence.
+public import Blocks
+public import DiskSurvey
+public import Findings
+import FilesystemMaps
+import Geometry
+public import ImageStore
+import MachineModel
+import Synchronization
+import Threads
+
+/// A disk to be imaged.
+public struct ImagedDisk: Sendable {
+    /// Its bytes.
+    public var source: any BlockSource
+    /// What is on it.
+    public var survey: SurveyedDisk
+    /// Numbers of the volumes to image; `nil` for all.
+    public var volumes: Set<Int>?
+
+    /// A disk to be imaged.
+    public init(source: any BlockSource, survey: SurveyedDisk, volumes: Set<Int>? = nil) {
+        self.source = source
+        self.survey = survey
+        self.volumes = volumes
+    }
+}
+
+/// Images disks.
+public enum Imager {
+    /// Gives everything in use on `disks` to `writer`, without sealing the point. Returns what was noticed.
+    /// Throws `source.unreadable` under the policy `fail`, and what the writer throws.
+    public static func image(
+        _ disks: [ImagedDisk], into writer: SetWriter, onReadError policy: ReadErrorPolicy,
+        events: @escaping EventHandler
+    ) throws(Fault) -> [Finding] {
+        let total = disks.reduce(ByteCount.zero) { sum, disk in
+            disk.chosen.reduce(sum + disk.survey.remainder.byteCount) { $0 + $1.map.used.byteCount }
+        }
+        let done = Mutex(ByteCount.zero)
+        let findings = Mutex<[Finding]>([])
+        for (index, disk) in disks.enumerated() {
+            let path = disk.survey.model.path
+            var streams: [(StreamWriter, any BlockSource, String)] = []
+            let whole = Extent(from: .zero, to: disk.source.length)
+            streams.append(
+                (
+                    try writer.beginStream(
+                        StreamDescription(disk: index, kind: .remainder, extent: whole, used: disk.survey.remainder)),
+                    disk.source, path
+                ))
+            for volume in disk.chosen {
+                let number = volume.model.number
+                let name = number == 0 ? path : "\(path):\(number)"
+                let window = try Window(disk.source, volume.model.extent, name: name)
+                streams.append(
+                    (
+                        try writer.beginStream(
+                            StreamDescription(
+                                disk: index, kind: .volume(number), extent: volume.model.extent, used: volume.map.used)),
+                        window, name
+                    ))
+            }
+            for (stream, source, name) in streams {
+                if stream.description.kind != .remainder {
+                    events(
+                        .step(
+                            "\(name): imaging \(stream.description.used.byteCount) in use of \(stream.description.length)"))
+                }
+                try image(stream, from: source, name: name, policy, writer) { piece in
+                    let sum = done.withLock { sum in
+                        sum += piece
+                        return sum
+                    }
+                    events(.progress(Progress(phase: "imaging", done: sum, total: total)))
+                } report: { finding in
+                    findings.withLock { $0.append(finding) }
+                    events(.finding(finding))
+                }
+            }
+        }
+        return findings.withLock { $0 }
+    }
+
+    private static func image(
+        _ stream: StreamWriter, from source: any BlockSource, name: String, _ policy: ReadErrorPolicy, _ writer: SetWriter,
+        progress: @escaping @Sendable (ByteCount) -> Void, report: @escaping @Sendable (Finding) -> Void
+    ) throws(Fault) {
+        let reader = PieceReader(source: source, policy: policy)
+        let lost = Mutex(ExtentList())
+        try Workers.run(Workers.processors) { (_, stop) throws(Fault) in
+            let worker = try UnitWorker(writer)
+            var buffer = [UInt8](repeating: 0, count: 256 << 10)
+            while !stop.isSet, let piece = stream.nextPiece() {
+                try Interruption.check()
+                guard let count = piece.extent.length.int else { return }
+                if count > buffer.count { buffer = [UInt8](repeating: 0, count: count) }
+                var span = buffer.mutableSpan
+                var all = unsafe span.mutableBytes
+                var bytes = all._mutatingExtracting(0..<count)
+                let bad = try reader.read(piece.used, from: piece.extent.start, into: &bytes)
+                for extent in bad.extents { stream.markUnreadable(extent) }
+                if !bad.isEmpty { lost.withLock { $0 = $0.union(bad) } }
+                try worker.add(piece, of: stream, &bytes)
+                progress(piece.used.byteCount)
+            }
+        }
+        for extent in lost.withLock({ $0.extents }) {
+            report(
+                Finding(
+                    .loss, "source.unreadable",
+                    what: "\(extent.length.bytes) bytes at byte \(extent.start.bytes) cannot be read; the image holds zeros "
+                        + "there.", place: name))
+        }
+    }
+}
+
+extension ImagedDisk {
+    /// The volumes to image, in the disk's order.
+    var chosen: [SurveyedVolume] {
+        survey.volumes.filter { volumes?.contains($0.model.number) ?? true }
+    }
+}

@@ -159,6 +159,15 @@ public struct SelectedDisk: Hashable, Sendable {
     /// Whether `path` is a whole disk.
     public var isWholeDisk: Bool
 
+    /// The whole disk `disk`.
+    public init(whole disk: AttachedDisk) { self.init(path: disk.path, disk: disk, isWholeDisk: true) }
+
+    init(path: String, disk: AttachedDisk?, isWholeDisk: Bool) {
+        self.path = path
+        self.disk = disk
+        self.isWholeDisk = isWholeDisk
+    }
+
     /// Whether it is an image file.
     public var isFile: Bool { disk == nil && !path.hasPrefix("/dev/") }
 }

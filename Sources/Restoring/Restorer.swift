@@ -69,13 +69,27 @@ public struct Restorer: Sendable {
     }
 
     private func restore(_ plan: DiskPlan) throws(Fault) -> DiskReport {
+        var reports = try writeAndCompare(plan)
+        // The claim on the disk has ended: partitions can be opened.
+        if let table = plan.table { try Parted.requireAgreement(path: plan.target.path, with: table) }
+        for (index, volume) in Restorer.inOrder(plan).enumerated() { try growAndCheck(volume, plan, &reports[index]) }
+        return DiskReport(target: plan.target.path, volumes: reports)
+    }
+
+    /// The volumes in the target's disk order.
+    private static func inOrder(_ plan: DiskPlan) -> [VolumePlan] {
+        plan.volumes.sorted { $0.target.start < $1.target.start }
+    }
+
+    /// Everything up to the new table, under an exclusive claim on the disk, which ends with this function.
+    private func writeAndCompare(_ plan: DiskPlan) throws(Fault) -> [VolumeReport] {
         let path = plan.target.path
         let disk = try WritableDisk(claiming: path, fileSectorSize: plan.target.sectorSize)
         let target = disk.blocks
         // Nothing of the plan may fail for want of being written down: make the table's bytes before the first write.
         let image: TableImage? = if let table = plan.table { try TableWriter.image(of: table) } else { nil }
         var streams: [(VolumePlan, any RestoreStream)] = []
-        for volume in plan.volumes.sorted(by: { $0.target.start < $1.target.start }) {
+        for volume in Restorer.inOrder(plan) {
             streams.append((volume, try source.stream(disk: plan.sourceIndex, volume: volume.number)))
         }
         let outside = try source.stream(disk: plan.sourceIndex, volume: nil)
@@ -123,9 +137,7 @@ public struct Restorer: Sendable {
         try target.flush()
         try target.rereadPartitions()
         try disk.finish()
-        if let table = plan.table { try Parted.requireAgreement(path: path, with: table) }
-        for index in streams.indices { try growAndCheck(streams[index].0, plan, &reports[index]) }
-        return DiskReport(target: path, volumes: reports)
+        return reports
     }
 
     static func name(_ volume: VolumePlan) -> String {

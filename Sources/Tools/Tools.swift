@@ -21,6 +21,14 @@ public struct ToolOutput: Sendable {
     /// Captured standard error, at most the bound asked for.
     public var standardError: String
 
+    /// The last two lines of both streams, for failures whose last line alone says little.
+    public var lastWords: String {
+        let lines = [standardOutput, standardError].flatMap { text in
+            text.split(separator: "\n").filter { !$0.allSatisfy(\.isWhitespace) }.suffix(2)
+        }
+        return lines.isEmpty ? "no output" : lines.joined(separator: "; ")
+    }
+
     /// The last non-empty line of standard error, else of standard output: usually the reason of a failure.
     public var lastLine: String {
         for text in [standardError, standardOutput] {

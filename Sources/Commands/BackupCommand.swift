@@ -1,0 +1,90 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+public import ArgumentParser
+import Findings
+import Geometry
+import ImageStore
+public import Imaging
+import Operations
+import Synchronization
+
+extension ReadErrorPolicy: ExpressibleByArgument {}
+
+/// `relight backup`.
+struct BackupCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "backup", abstract: "Makes a recovery point of one or more disks in an image set.",
+        discussion: """
+            Only used blocks are read and stored; what the set holds already is not stored again, so a second backup of
+            the same disk is an incremental one and still complete in itself. The source is opened read-only, and a disk
+            that is mounted for writing is refused. The point exists only once everything was written, read back and
+            sealed; an interrupted backup leaves no point, and the next run takes over what it stored.
+
+              relight backup /dev/sda --to /mnt/usb/machines
+              relight backup serial:S3Z9 --to label:BACKUPS/web01 --name "before the upgrade"
+            """)
+
+    @Argument(help: "Disks: paths, serial:X, wwn:X, size:BYTES, label:X, uuid:X, or image files.") var disks: [String]
+    @Option(help: ArgumentHelp("The image set: a folder, or label:NAME/folder. Made if missing.", valueName: "set"))
+    var to: String
+    @Option(help: "A name for the recovery point.") var name = ""
+    @Option(help: ArgumentHelp("Image only this partition (repeatable); DISK:N with several disks.", valueName: "n"))
+    var volume: [String] = []
+    @Option(help: ArgumentHelp("Compression: fast, default, best, off, or 1 … 19.", valueName: "level"))
+    var level = "default"
+    @Option(help: "An unreadable sector: fail, or skip (recorded, zeros in the image, exit code 3).")
+    var onReadError = ReadErrorPolicy.fail
+    @Flag(help: "Do not read the set back before the point is sealed.") var noVerify = false
+    @OptionGroup var options: DiskOptions
+
+    func run() throws {
+        let console = Console.current.withLock { $0 }
+        guard let compression = Compression(parsing: level) else {
+            throw Fault(.usage, what: "\"\(level)\" is no compression level.", remedy: "Use fast, default, best, off, or 1 … 19.")
+        }
+        guard !disks.isEmpty else {
+            throw Fault(.usage, what: "No disk is named.", remedy: "`relight disks` lists the disks of this machine.")
+        }
+        var request = BackupRequest(disks: disks, set: to)
+        request.name = name
+        request.volumes = volume
+        request.compression = compression
+        request.onReadError = onReadError
+        request.readBack = !noVerify
+        request.fileSectorSize = try options.size()
+        let began = Clock.monotonic()
+        let result = try Backup.run(request, events: console.events)
+        let seconds = Clock.monotonic() - began
+        let sums = result.statistics
+        console.document("backup", Document(result, seconds))
+        console.line("Recovery point \(result.point.shortID)\(name.isEmpty ? "" : " \"\(name)\"") in \(to)")
+        console.line(
+            "  \(sums.read) read, \(sums.new) new, \(sums.shared) shared with what the set held, \(sums.zero) zero; "
+                + "\(sums.stored) written in \(Clock.words(seconds))")
+        if noVerify { console.line("  not read back (--no-verify): run `relight verify \(to)` before relying on it") }
+        if result.point.unreadable > .zero {
+            console.line("  \(result.point.unreadable) of the source could not be read; see the findings above.")
+        }
+    }
+
+    private struct Document: Encodable {
+        let point: String
+        let set: String
+        let read: ByteCount
+        let new: ByteCount
+        let shared: ByteCount
+        let zero: ByteCount
+        let stored: ByteCount
+        let unreadable: ByteCount
+        let seconds: Double
+
+        init(_ result: BackupResult, _ seconds: Double) {
+            point = result.point.id
+            set = result.set
+            (read, new, shared) = (result.statistics.read, result.statistics.new, result.statistics.shared)
+            (zero, stored, unreadable) = (result.statistics.zero, result.statistics.stored, result.point.unreadable)
+            self.seconds = (seconds * 1000).rounded() / 1000
+        }
+    }
+}

@@ -1,0 +1,89 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import ArgumentParser
+import Findings
+import Geometry
+import LinuxDisks
+import MachineModel
+import Operations
+import RestorePlanning
+import Synchronization
+
+/// `relight disks`.
+struct DisksCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "disks", abstract: "Shows what each disk holds.",
+        discussion: """
+            Without arguments, all disks of this machine. A disk is named by path (/dev/sda, or a raw image file), by
+            serial:X, wwn:X or size:BYTES, or by what it holds: label:X, uuid:X. Nothing is written.
+            """)
+
+    @Argument(help: "Disks or image files.") var disks: [String] = []
+    @OptionGroup var options: DiskOptions
+
+    func run() throws {
+        let console = Console.current.withLock { $0 }
+        let listings = try ListDisks.run(disks, fileSectorSize: try options.size())
+        console.document("disks", Document(firmware: MachineProbe.firmware(), disks: listings.map(Document.Disk.init)))
+        if listings.isEmpty {
+            console.line("This machine shows no disk. Check cables, and the controller's mode in the firmware setup.")
+        }
+        for (index, listing) in listings.enumerated() {
+            if index > 0 { console.line() }
+            for line in DisksCommand.lines(listing) { console.line(line) }
+        }
+    }
+
+    static func lines(_ listing: DiskListing) -> [String] {
+        guard let disk = listing.model else {
+            return ["\(listing.attached?.summary ?? listing.path)", "  cannot be read: \(listing.fault?.description ?? "")"]
+        }
+        var head = [
+            disk.path, "\(disk.size)", disk.table?.kind.rawValue ?? "no partition table",
+            "\(disk.sectorSize.bytes)-byte sectors",
+        ]
+        head += [disk.bus, disk.model, disk.serial.map { "serial \($0)" }].compactMap { $0 }
+        var lines = [head.joined(separator: ", ")]
+        lines += DiskPicture.draw(disk)
+        var table = TextTable(["  part", "content", "label", "size", "in use", "state"])
+        for volume in disk.volumes {
+            let name = disk.table?.partition(volume.number)?.name ?? ""
+            var state = volume.states.map(\.rawValue)
+            if let reason = volume.wholeBecause, volume.kind != .empty { state.append("imaged whole: \(reason)") }
+            table.add([
+                "  \(volume.number == 0 ? "disk" : "\(volume.number)")", volume.kind.rawValue,
+                volume.label ?? (name.isEmpty ? "-" : name), "\(volume.extent.length)", "\(volume.used)",
+                state.isEmpty ? "-" : state.joined(separator: ", "),
+            ])
+        }
+        if !disk.volumes.isEmpty { lines += table.lines }
+        for use in listing.attached?.uses ?? [] { lines.append("  in use: \(use)") }
+        for finding in disk.findings { lines.append("  \(finding.severity.rawValue): \(finding)") }
+        return lines
+    }
+
+    private struct Document: Encodable {
+        var firmware: FirmwareMode
+        var disks: [Disk]
+
+        struct Disk: Encodable {
+            let listing: DiskListing
+            init(_ listing: DiskListing) { self.listing = listing }
+
+            private enum Key: String, CodingKey { case path, inUse, error, physicalSectorSize, readOnly, size }
+            func encode(to encoder: any Encoder) throws {
+                try listing.model?.encode(to: encoder)
+                var container = encoder.container(keyedBy: Key.self)
+                try container.encode(listing.path, forKey: .path)
+                try container.encode(listing.attached?.uses ?? [], forKey: .inUse)
+                try container.encodeIfPresent(listing.attached?.physicalSectorSize, forKey: .physicalSectorSize)
+                try container.encodeIfPresent(listing.attached?.isReadOnly, forKey: .readOnly)
+                if let fault = listing.fault {
+                    try container.encode("\(fault)", forKey: .error)
+                    try container.encodeIfPresent(listing.attached?.size, forKey: .size)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import ArgumentParser
+import Findings
+import FoundationEssentials
+import Geometry
+import ImageStore
+import MachineModel
+import Operations
+import RestorePlanning
+import Synchronization
+
+/// `relight points`.
+struct PointsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "points", abstract: "Lists the recovery points of an image set.")
+
+    @Argument(help: "The image set: a folder, or label:NAME/folder.") var set: String
+
+    func run() throws {
+        let console = Console.current.withLock { $0 }
+        let opened = try OpenedSet(set)
+        defer { opened.close() }
+        let listing = try opened.reader.points()
+        console.document("points", Document(set: set, points: listing.points.map(PointDocument.init)))
+        var table = TextTable(["point", "made (UTC)", "in use", "disks", "name"])
+        for point in listing.points {
+            table.add([
+                point.shortID, Clock.text(point.facts.time), "\(point.used)",
+                point.facts.disks.map(\.path).joined(separator: " "), point.facts.name,
+            ])
+        }
+        if listing.points.isEmpty { console.line("The set holds no recovery point yet.") } else { table.lines.forEach { console.line($0) } }
+        for finding in listing.findings { console.receive(.finding(finding)) }
+    }
+
+    private struct Document: Encodable {
+        let set: String
+        let points: [PointDocument]
+    }
+}
+
+/// A point in JSON.
+struct PointDocument: Encodable {
+    let id: String
+    let number: UInt64
+    let name: String
+    let time: UInt64
+    let made: String
+    let used: ByteCount
+    let unreadable: ByteCount
+    let tool: String
+    let machine: MachineFacts
+    let disks: [DiskModel]
+    let findings: [Finding]
+
+    init(_ point: PointSummary) {
+        (id, number, name) = (point.id, point.number, point.facts.name)
+        (time, made) = (point.facts.time, Clock.text(point.facts.time))
+        (used, unreadable, tool, machine) = (point.used, point.unreadable, point.facts.tool, point.facts.machine)
+        (disks, findings) = (point.facts.disks, point.facts.findings)
+    }
+}
+
+extension Clock {
+    /// `2026-11-21 03:04:05`, UTC.
+    static func text(_ seconds: UInt64) -> String {
+        let text = Date(timeIntervalSince1970: Double(min(seconds, 1 << 40))).formatted(.iso8601)
+        return text.replacing("T", with: " ").replacing("Z", with: "")
+    }
+}
+
+/// `relight show`.
+struct ShowCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "show", abstract: "Describes a recovery point: its machine, disks and volumes, and what was skipped.")
+
+    @Argument(help: ArgumentHelp("SET or SET@POINT; POINT is the beginning of an id, or latest.", valueName: "set[@point]"))
+    var point: String
+
+    func run() throws {
+        let console = Console.current.withLock { $0 }
+        let name = try SetLocation(point)
+        let opened = try OpenedSet(name.set)
+        defer { opened.close() }
+        let point = try opened.reader.point(name.point)
+        let facts = point.facts
+        console.document("point", PointDocument(point.summary))
+        console.line("Recovery point \(point.summary.id)\(facts.name.isEmpty ? "" : " \"\(facts.name)\"")")
+        console.line("  made \(Clock.text(facts.time)) UTC by Relight \(facts.tool)")
+        let machine = [
+            facts.machine.product, facts.machine.serial.map { "serial \($0)" }, facts.machine.firmware.map { "\($0.rawValue)" },
+        ].compactMap { $0 }
+        if !machine.isEmpty { console.line("  on \(machine.joined(separator: ", "))") }
+        console.line("  \(point.summary.used) in use")
+        for disk in facts.disks {
+            console.line()
+            for line in DisksCommand.lines(DiskListing(path: disk.path, model: disk)) { console.line(line) }
+        }
+        for finding in facts.findings { console.line("  \(finding.severity.rawValue): \(finding)") }
+        if point.summary.unreadable > .zero {
+            console.line("  \(point.summary.unreadable) could not be read when the point was made; zeros stand there.")
+        }
+        for finding in point.findings { console.receive(.finding(finding)) }
+    }
+}

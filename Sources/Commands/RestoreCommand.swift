@@ -1,0 +1,193 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+public import ArgumentParser
+import Findings
+import FoundationEssentials
+import Geometry
+import Glibc
+import ImageStore
+import MachineModel
+import Operations
+public import RestorePlanning
+public import Restoring
+import Synchronization
+
+extension LayoutMode: ExpressibleByArgument {}
+extension ReadBack: ExpressibleByArgument {}
+
+/// Where a restore goes and how.
+struct TargetOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "A target disk (repeatable); DISK=N sends the point's disk number N there.", valueName: "disk"))
+    var to: [String] = []
+    @Option(help: "keep: same sizes, the rest free. exact: the same. fill: the last ext volume takes all extra room.")
+    var layout: LayoutMode?
+    @OptionGroup var disks: DiskOptions
+
+    func request() throws(Fault) -> PlanRequest {
+        PlanRequest(targets: to, layout: layout, fileSectorSize: try disks.size())
+    }
+}
+
+/// Makes the plan, turning every reason against it into one refusal.
+func makePlan(_ point: RecoveryPoint, set: String, folder: String, _ targets: TargetOptions) throws -> RestorePlan {
+    do {
+        return try Restore.plan(point, set: set, folder: folder, try targets.request())
+    } catch let refusal as PlanRefusal {
+        throw Refused(reasons: refusal.reasons)
+    }
+}
+
+/// `relight plan`.
+struct PlanCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "plan", abstract: "Shows what a restore would do. Nothing is written to any disk.",
+        discussion: """
+            The plan is printed as a picture before and after, to scale, and as a table with the reason of each decision.
+            With -o it is also stored; `relight restore --plan FILE` carries exactly that plan out, and refuses when the
+            target is another disk than the one it was made for.
+            """)
+
+    @Argument(help: ArgumentHelp("SET or SET@POINT.", valueName: "set[@point]")) var point: String
+    @OptionGroup var targets: TargetOptions
+    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("Store the plan.", valueName: "file")) var output: String?
+
+    func run() throws {
+        let console = Console.current.withLock { $0 }
+        let name = try SetLocation(point)
+        let opened = try OpenedSet(name.set)
+        defer { opened.close() }
+        let plan = try makePlan(try opened.reader.point(name.point), set: name.set, folder: opened.folder, targets)
+        if let output { try PlanFile.write(plan, to: output) }
+        console.document("plan", plan)
+        for line in plan.lines() { console.line(line) }
+        if let output { console.line("Stored in \(output); carry it out with `relight restore --plan \(output)`.") }
+    }
+}
+
+/// A plan in a file.
+enum PlanFile {
+    static func write(_ plan: RestorePlan, to path: String) throws(Fault) {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        do {
+            try encoder.encode(plan).write(to: URL(filePath: path))
+        } catch {
+            throw Fault(.system, what: "The plan cannot be stored.", place: path, remedy: "Check the folder.")
+        }
+    }
+
+    static func read(_ path: String) throws(Fault) -> RestorePlan {
+        guard let data = try? Data(contentsOf: URL(filePath: path)), data.count < 64 << 20 else {
+            throw Fault(.missing, what: "The plan cannot be read.", place: path, remedy: "Check the name.")
+        }
+        let plan: RestorePlan
+        do {
+            plan = try JSONDecoder().decode(RestorePlan.self, from: data)
+        } catch {
+            throw Fault(
+                .usage, what: "This is no restore plan.", place: path, remedy: "Make one with `relight plan -o FILE`.")
+        }
+        guard plan.plan == 1 else {
+            throw Fault(
+                .usage, what: "The plan has version \(plan.plan); this program knows version 1.", place: path,
+                remedy: "Make the plan again with this program.")
+        }
+        return plan
+    }
+}
+
+/// `relight restore`.
+struct RestoreCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "restore", abstract: "Restores a recovery point to bare disks, and reads back what it wrote.",
+        discussion: """
+            Shows the plan, asks for the target's serial number or size (or takes --yes), and then: takes the old table
+            away, writes the data, reads everything back and compares it, writes the new table last, grows what the plan
+            grows, and has each filesystem's own checker look. A restore that was cut off leaves a disk without a table.
+
+              relight restore /mnt/usb/machines --to /dev/sdb
+              relight restore label:BACKUPS/web01@3f2a --to serial:NEW1 --layout fill --yes
+
+            Boot repair and adaptation to other hardware are not in this version: --no-repair and --no-adapt say nothing
+            new. A system whose initramfs has all drivers starts on other controllers as it is.
+            """)
+
+    @Argument(help: ArgumentHelp("SET or SET@POINT; not with --plan.", valueName: "set[@point]")) var point: String?
+    @OptionGroup var targets: TargetOptions
+    @Option(help: ArgumentHelp("Carry out this stored plan.", valueName: "file")) var plan: String?
+    @Flag(help: "Do not ask: overwrite the target.") var yes = false
+    @Option(help: "What is read back and compared: full or off.") var readBack = ReadBack.full
+    @Flag(help: "Accepted; there is no boot repair in this version.") var noRepair = false
+    @Flag(help: "Accepted; there is no adaptation in this version.") var noAdapt = false
+
+    func run() throws {
+        let console = Console.current.withLock { $0 }
+        let stored = try plan.map { (path) throws(Fault) in try PlanFile.read(path) }
+        guard (stored == nil) != (point == nil) else {
+            throw Fault(
+                .usage, what: "Name either a recovery point or a stored plan.",
+                remedy: "`relight restore SET --to DISK`, or `relight restore --plan FILE`.")
+        }
+        let name = try SetLocation(stored.map { "\($0.set)@\($0.point)" } ?? point ?? "")
+        let opened = try OpenedSet(name.set)
+        defer { opened.close() }
+        let point = try opened.reader.point(name.point)
+        let plan: RestorePlan
+        if let stored {
+            plan = stored
+            let objections = try Restore.objections(to: stored, folder: opened.folder)
+            if !objections.isEmpty { throw Refused(reasons: objections) }
+        } else {
+            plan = try makePlan(point, set: name.set, folder: opened.folder, targets)
+        }
+        for line in plan.lines() { console.line(line) }
+        if !yes { try confirm(plan, console) }
+        let began = Clock.monotonic()
+        let reports = try Restore.run(plan, from: point, readBack: readBack, events: console.events)
+        let seconds = Clock.monotonic() - began
+        console.document("restore", Document(point: point.summary.id, disks: reports, seconds: seconds))
+        for report in reports {
+            console.line("\(report.target) restored in \(Clock.words(seconds)):")
+            for volume in report.volumes {
+                var said = ["\(volume.written) written"]
+                said.append(readBack == .off ? "not read back" : "\(volume.compared) read back and equal")
+                if volume.grown { said.append("grown") }
+                if let check = volume.check { said.append(check) }
+                console.line("  \(volume.number == 0 ? "disk" : "\(volume.number)"): \(said.joined(separator: ", "))")
+            }
+        }
+        if readBack == .off { console.line("Nothing was compared (--read-back off): the data are as good as the disk.") }
+    }
+
+    private func confirm(_ plan: RestorePlan, _ console: Console) throws {
+        guard isatty(0) == 1, !console.settings.json else {
+            throw Refused(reasons: [
+                Fault(
+                    .notConfirmed, what: "Nobody can be asked whether the target may be overwritten.",
+                    place: plan.disks.map(\.target.path).joined(separator: ", "), remedy: "Add --yes when you are sure.")
+            ])
+        }
+        for disk in plan.disks {
+            let pin = disk.target
+            let wanted = pin.serial ?? "\(pin.size.bytes)"
+            let what = pin.serial == nil ? "size in bytes (\(wanted))" : "serial number (\(wanted))"
+            console.errorLine("Everything on \(pin.path) will be lost. Type its \(what) to go on:")
+            guard readLine()?.filter({ !$0.isWhitespace }) == wanted.filter({ !$0.isWhitespace }) else {
+                throw Refused(reasons: [
+                    Fault(
+                        .notConfirmed, what: "That is not what was asked for.", place: pin.path,
+                        remedy: "Nothing was written. Start again when you are sure.")
+                ])
+            }
+        }
+    }
+
+    private struct Document: Encodable {
+        let point: String
+        let disks: [DiskReport]
+        let seconds: Double
+    }
+}
