@@ -19,6 +19,8 @@ let mkfat = Tool("mkfs.fat", package: "dosfstools")
 let mkswap = Tool("mkswap", package: "util-linux")
 let haveTools = [sfdisk, mke2fs, mkfat, mkswap].allSatisfy { $0.path != nil }
 
+let haveLoop = unsafe access("/dev/loop-control", W_OK) == 0 && geteuid() == 0
+
 /// A disk image that goes away with the value.
 final class ScratchDisk {
     let path: String
@@ -243,6 +245,21 @@ struct DiskSurveyTests {
         let finding = try #require(seen.model.findings.first { $0.code == "volume.imaged-whole" })
         #expect(finding.place == "\(disk.path):3")
         #expect(seen.volume(3)?.map.used.byteCount == .mebibytes(64))
+    }
+
+    @Test(.enabled(if: haveLoop, "loop devices are needed"))
+    func aDeviceIsSeenLikeAFile() throws {
+        let disk = try linuxDisk()
+        let losetup = Tool("losetup", package: "mount")
+        let device = try #require(
+            try losetup.check(["--find", "--show", "--read-only", disk.path]).standardOutput.split(separator: "\n").first
+                .map(String.init))
+        defer { _ = try? losetup.run(["--detach", device]) }
+        let seen = try DiskSurvey.look(at: try FileSource(path: device))
+        let expected = try disk.look()
+        #expect(seen.volumes == expected.volumes)
+        #expect(seen.remainder == expected.remainder)
+        #expect(seen.model.table == expected.model.table)
     }
 
     @Test func lookingWritesNothing() throws {
