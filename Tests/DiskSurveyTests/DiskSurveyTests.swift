@@ -252,7 +252,8 @@ struct DiskSurveyTests {
         let disk = try linuxDisk()
         let losetup = Tool("losetup", package: "mount")
         let device = try #require(
-            try losetup.check(["--find", "--show", "--read-only", disk.path]).standardOutput.split(separator: "\n").first
+            try losetup.check(["--find", "--show", "--read-only", disk.path]).standardOutput.split(separator: "\n")
+                .first
                 .map(String.init))
         defer { _ = try? losetup.run(["--detach", device]) }
         let seen = try DiskSurvey.look(at: try FileSource(path: device))
