@@ -66,7 +66,11 @@ func withLoop<R>(_ file: ScratchFile, sectorSize: Int, _ body: (String) throws -
     let device =
         try losetup.check(["--find", "--show", "--sector-size", "\(sectorSize)", file.path]).standardOutput
         .split(separator: "\n").first.map(String.init) ?? ""
-    defer { _ = try? losetup.run(["--detach", device]) }
+    defer {
+        // Partitions the kernel was told of outlive the loop device's file.
+        _ = try? Tool("partx", package: "util-linux").run(["--delete", device])
+        _ = try? losetup.run(["--detach", device])
+    }
     return try body(device)
 }
 
