@@ -46,8 +46,12 @@ public final class FolderStore: ObjectStore {
             let opened = unsafe relight_open("\(path)/\(name)", O_RDWR | O_CREAT | O_EXCL, 0o644)
             if opened >= 0 {
                 // The lock tells a later run that this file's writer is alive. Where locks do not work nothing is lost:
-                // files without a lock that can be taken are left alone.
-                _ = flock(opened, LOCK_EX | LOCK_NB)
+                // files whose lock cannot be taken are left alone. When somebody else has it already, they took this
+                // new file for a leftover and are about to remove it.
+                if flock(opened, LOCK_EX | LOCK_NB) != 0, errno == EWOULDBLOCK {
+                    close(opened)
+                    continue
+                }
                 return Upload(store: self, descriptor: opened, temporary: name)
             }
             if opened != -EEXIST { throw failure(-opened, "Creating", name) }

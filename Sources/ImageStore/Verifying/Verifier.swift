@@ -166,22 +166,24 @@ private final class Verifier {
         var needed: [ObjectID: PackReference] = [:]
         for point in points { for pack in point.file.packs { needed[pack.id] = pack } }
         var names: [String: ObjectID] = [:]
+        var sizes: [String: ByteCount] = [:]
         for id in needed.keys { names[ObjectName.pack(id)] = id }
         for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
             for object in try reader.store.list(folder) {
                 guard let id = ObjectName.id(object.name, suffix: ".pack") else { continue }
-                if all || needed[id] != nil { names[object.name] = id }
+                if all || needed[id] != nil {
+                    names[object.name] = id
+                    sizes[object.name] = object.size
+                }
             }
         }
         let hasher = try Hasher256()
-        for (count, (name, id)) in names.sorted(by: { $0.key < $1.key }).enumerated() {
+        let total = sizes.values.reduce(ByteCount.zero) { $0.adding($1) ?? $0 }
+        var done = ByteCount.zero
+        for (name, id) in names.sorted(by: { $0.key < $1.key }) {
             try Interruption.check()
-            events?(
-                .progress(
-                    Progress(
-                        phase: "checking structure", done: ByteCount(UInt64(count)),
-                        total: ByteCount(UInt64(names.count)))
-                ))
+            events?(.progress(Progress(phase: "checking structure", done: done, total: total)))
+            done = done.adding(sizes[name] ?? .zero) ?? done
             report.packs += 1
             let isCopy = name.hasPrefix(ObjectName.copies + "/")
             guard let handle = try reader.store.open(name) else {

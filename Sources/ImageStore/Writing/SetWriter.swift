@@ -353,7 +353,13 @@ public final class SetWriter: Sendable {
                 let header = try? unsafe PackHeader(head.span.bytes), header.set == set, header.kind == .data
             {
                 events(.step("taking over what an interrupted backup stored (\(leftover.size))"))
-                try takeOver(leftover)
+                do throws(Fault) {
+                    try takeOver(leftover)
+                } catch {
+                    // The leftover's own space may be what is missing: without it the next run has room.
+                    if error.code == .storeFull { try leftover.remove() }
+                    throw error
+                }
             }
             try leftover.remove()
         }

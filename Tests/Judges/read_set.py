@@ -1,0 +1,366 @@
+#!/usr/bin/env python3
+# Relight: recovery environment toolkit.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An independent reader of Relight image sets, format version 0, written from docs/image-format.md alone.
+
+    read_set.py list SET                   one line for each recovery point: oid, number, name, disks, used bytes
+    read_set.py restore SET POINT FOLDER   writes FOLDER/disk0.img, disk1.img, ... (POINT: oid prefix or "latest")
+    read_set.py check SET                  footers made again from the records must equal those stored
+
+Exit status 0, or 1 with a sentence on standard error. Needs Python 3.8 and, to decompress, the module zstandard, the
+library libzstd.so.1, or the program zstd.
+"""
+import ctypes
+import ctypes.util
+import hashlib
+import json
+import os
+import struct
+import subprocess
+import sys
+
+PAGE_UNITS, SEGMENT, FRAME = 512, 4194304, 262144
+
+
+class Damaged(Exception):
+    pass
+
+
+def need(condition, what):
+    if not condition:
+        raise Damaged(what)
+
+
+# --- section 2: checks, numbers ---------------------------------------------------------------------------------------
+
+TABLE = []
+for i in range(256):
+    value = i
+    for _ in range(8):
+        value = value >> 1 ^ 0x82F63B78 if value & 1 else value >> 1
+    TABLE.append(value)
+
+
+def check(data):
+    value = 0xFFFFFFFF
+    for byte in data:
+        value = value >> 8 ^ TABLE[(value ^ byte) & 255]
+    return value ^ 0xFFFFFFFF
+
+
+assert check(b"123456789") == 0xE3069283
+
+
+class Cursor:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, count):
+        need(count <= len(self.data) - self.at, "a structure ends early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def u8(self):
+        return self.take(1)[0]
+
+    def u32(self):
+        return struct.unpack("<I", self.take(4))[0]
+
+    def u64(self):
+        return struct.unpack("<Q", self.take(8))[0]
+
+    def varint(self):
+        value = shift = 0
+        while True:
+            byte = self.u8()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                need(value < 1 << 64 and (byte or not shift), "a malformed number")
+                return value
+            shift += 7
+            need(shift < 70, "a malformed number")
+
+    def runs(self, limit):
+        result, end = [], 0
+        count = self.varint()
+        need(count <= 4194304, "too many runs")
+        for index in range(count):
+            gap, length = self.varint(), self.varint()
+            need((gap or not index) and length, "runs that touch or are empty")
+            result.append((end + gap, length))
+            end += gap + length
+            need(end <= limit, "a run passes the end of its stream")
+        return result
+
+    def done(self):
+        return self.at == len(self.data)
+
+
+def decompress(data, size):
+    try:
+        import zstandard
+
+        plain = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    except ImportError:
+        try:
+            library = ctypes.CDLL("libzstd.so.1")
+            library.ZSTD_decompress.restype = ctypes.c_size_t
+            library.ZSTD_decompress.argtypes = [ctypes.c_char_p, ctypes.c_size_t] * 2
+            target = ctypes.create_string_buffer(size)
+            count = library.ZSTD_decompress(target, size, bytes(data), len(data))
+            plain = target.raw if count == size else b""
+        except OSError:
+            plain = subprocess.run(["zstd", "-dcq"], input=data, stdout=subprocess.PIPE, check=True).stdout
+    need(len(plain) == size, "a payload does not decompress to its length")
+    return plain
+
+
+def payload(compression, plain_length, stored):
+    need(compression in (0, 1), "an unknown compression")
+    if compression == 0:
+        need(len(stored) == plain_length, "a raw payload of another length")
+        return stored
+    return decompress(stored, plain_length)
+
+
+# --- sections 3 and 5: the set, packs ---------------------------------------------------------------------------------
+
+
+class Set:
+    def __init__(self, path):
+        self.path, self.header, self.files = path, None, {}
+        for name in ("set.a", "set.b"):
+            try:
+                data = self.file(name)
+                need(data[:8] == b"RLGTSET\0", "not a set header")
+                if struct.unpack_from("<H", data, 8)[0] != 0:
+                    sys.exit("the set has version %d of the format; this reader knows 0" % struct.unpack_from("<H", data, 8))
+                need(len(data) == 128 and check(data[:124]) == struct.unpack_from("<I", data, 124)[0], "damaged header")
+                need(struct.unpack_from("<I", data, 12)[0] == 0, "features this reader does not know")
+                self.header = data
+                break
+            except (OSError, Damaged):
+                continue
+        need(self.header, "neither set.a nor set.b is a sound set header")
+        self.unit, frame, page = struct.unpack_from("<III", self.header, 48)
+        need(self.unit in (65536, 16384) and frame == FRAME and page == PAGE_UNITS, "unknown sizes")
+        need(self.header[60] == 1 and self.header[61] == 0, "an unknown hash or cipher")
+
+    def file(self, name):
+        with open(os.path.join(self.path, name), "rb") as file:
+            return file.read()
+
+    def read(self, name, offset, size):
+        if name not in self.files:
+            if len(self.files) > 20:
+                self.files.popitem()[1].close()
+            self.files[name] = open(os.path.join(self.path, name), "rb")
+        self.files[name].seek(offset)
+        data = self.files[name].read(size)
+        need(len(data) == size, "%s ends early" % name)
+        return data
+
+    def head(self, data, at):
+        """A record's head at `at`: kind, compression, plain length, stored length, ids, size of the head."""
+        need(data[at : at + 4] == b"RLRC" and len(data) >= at + 32, "no record")
+        kind, compression, cipher, count, plain, stored = struct.unpack_from("<4B2I", data, at + 4)
+        size = 32 + 32 * count
+        need(len(data) >= at + size, "a record's head is cut off")
+        expected = struct.unpack_from("<I", data, at + 28)[0]
+        need(check(data[at : at + 28] + data[at + 32 : at + size]) == expected, "a record's head is damaged")
+        need(kind in (1, 2) and compression in (0, 1) and cipher == 0, "an unknown kind of record")
+        if kind == 1:
+            need(1 <= count <= FRAME // self.unit and (count - 1) * self.unit < plain <= count * self.unit, "a bad frame")
+        else:
+            need(count == 1 and 1 <= plain <= 65536, "a bad page")
+        need(stored == plain if compression == 0 else 1 <= stored < plain, "a bad stored length")
+        ids = [data[at + 32 + 32 * i : at + 64 + 32 * i] for i in range(count)]
+        return kind, compression, plain, stored, ids, size
+
+    def record(self, name, offset, size):
+        """Kind, ids and plain bytes of the record of `size` bytes at `offset`."""
+        data = self.read(name, offset, size)
+        kind, compression, plain, stored, ids, head = self.head(data, 0)
+        need((head + stored + 15) // 16 * 16 == size, "a record of another size")
+        return kind, ids, payload(compression, plain, data[head : head + stored])
+
+    # --- section 7: points ---
+
+    def point(self, oid):
+        problem = None
+        for folder in ("points", "copies/points"):
+            try:
+                return self.point_file("%s/%s.point" % (folder, oid), oid)
+            except (OSError, Damaged) as error:
+                problem = problem or error
+        raise Damaged("point %s: %s" % (oid, problem))
+
+    def point_file(self, name, oid):
+        data = self.file(name)
+        need(len(data) >= 256 and data[:8] == b"RLGTPOIN", "not a recovery point")
+        need(check(data[:124]) == struct.unpack_from("<I", data, 124)[0], "the header is damaged")
+        version, compression, cipher, size, plain, stored = struct.unpack_from("<HBBIQQ", data, 8)
+        need(version == 0 and cipher == 0 and size == 256 and data[128:256] == self.header, "another format or set")
+        need(plain <= 128 << 20 and len(data) == 256 + stored, "a bad length")
+        body = payload(compression, plain, data[256:])
+        root = hashlib.sha256(body).digest()
+        need(root == data[32:64] and root[:16].hex() == oid, "the body does not match its hash or name")
+        cursor, point = Cursor(body), {"oid": oid, "streams": []}
+        while not cursor.done():
+            kind, flags, length = cursor.u32(), cursor.u32(), cursor.u64()
+            content = Cursor(cursor.take(length))
+            if kind == 1:
+                point["facts"] = json.loads(content.take(length))
+                need(point["facts"]["schema"] == "relight.point/0", "an unknown schema")
+            elif kind == 2:
+                count = content.u32()
+                point["packs"] = [(content.take(16).hex(), content.u64(), content.take(32)) for _ in range(count)]
+            elif kind == 3:
+                point["streams"].append(self.stream(content, point))
+            else:
+                need(not flags & 1, "an unknown section")
+                content.take(length)
+            need(content.done(), "a section holds more than it should")
+        need("facts" in point and "packs" in point, "a section is missing")
+        return point
+
+    def stream(self, content, point):
+        stream = dict(zip(("disk", "kind", "volume", "unit"), (content.u32() for _ in range(4))))
+        need(stream["kind"] in (1, 2) and stream["unit"] == self.unit, "an unknown kind of stream")
+        need(stream["disk"] < len(point["facts"]["facts"]["disks"]), "a stream of a disk that is not described")
+        stream["start"], stream["length"] = content.u64(), content.u64()
+        need(stream["length"] <= 1 << 60, "a stream too long")
+        stream["used"] = content.runs(stream["length"])
+        stream["unreadable"] = content.runs(stream["length"])
+        stream["pages"], number = [], 0
+        for _ in range(content.varint()):
+            number += content.varint()
+            page = content.take(32)
+            pack = point["packs"][content.varint()][0]
+            stream["pages"].append((number, page, pack, content.varint() * 16, content.varint() * 16))
+            number += 1
+        return stream
+
+    def points(self):
+        oids = set()
+        for folder in ("points", "copies/points"):
+            try:
+                oids |= {name[:-6] for name in os.listdir(os.path.join(self.path, folder)) if name.endswith(".point")}
+            except OSError:
+                pass
+        points = [self.point(oid) for oid in sorted(oids)]
+        return sorted(points, key=lambda p: (p["facts"]["number"], p["facts"]["facts"]["time"], p["oid"]))
+
+    # --- section 6: pages; section 8: reading ---
+
+    def runs_of(self, stream, number, page, pack, offset, size):
+        """The stored units of a page: (first unit in the stream, ids, pack, offset, size, first in frame)."""
+        units = min(PAGE_UNITS, -(-stream["length"] // self.unit) - number * PAGE_UNITS)
+        problem = None
+        for folder in ("packs", "copies/packs"):
+            try:
+                kind, ids, data = self.record("%s/%s/%s.pack" % (folder, pack[:2], pack), offset, size)
+                need(kind == 2 and ids == [page] and hashlib.sha256(data).digest() == page, "a page is damaged")
+                break
+            except (OSError, Damaged) as error:
+                problem = problem or error
+        else:
+            raise Damaged("a page of units is lost: %s" % problem)
+        cursor, result, at = Cursor(data), [], 0
+        need(cursor.varint() == units, "a page covers another number of units")
+        packs = [cursor.take(16).hex() for _ in range(cursor.varint())]
+        while at < units:
+            word = cursor.varint()
+            count = word >> 1
+            need(1 <= count <= units - at, "a bad run in a page")
+            if word & 1:
+                where = packs[cursor.varint()], cursor.varint() * 16, cursor.varint() * 16, cursor.u8()
+                ids = [cursor.take(32) for _ in range(count)]
+                result.append((number * PAGE_UNITS + at, ids) + where)
+            at += count
+        need(cursor.done(), "a page holds more than it should")
+        return result
+
+    def restore(self, point, folder):
+        disks = []
+        for number, disk in enumerate(point["facts"]["facts"]["disks"]):
+            disks.append(open(os.path.join(folder, "disk%d.img" % number), "wb"))
+            disks[-1].truncate(disk["size"])
+        for stream in point["streams"]:
+            used, cursor = stream["used"], 0
+            for page in stream["pages"]:
+                for first, ids, pack, offset, size, index in self.runs_of(stream, *page):
+                    kind, stored, data = self.record("packs/%s/%s.pack" % (pack[:2], pack), offset, size)
+                    need(kind == 1 and stored[index : index + len(ids)] == ids, "a frame holds other units")
+                    for i, unit_id in enumerate(ids):
+                        unit = data[(index + i) * self.unit : (index + i + 1) * self.unit]
+                        need(hashlib.sha256(unit).digest() == unit_id, "a unit does not match its id")
+                        start = (first + i) * self.unit
+                        need(len(unit) == min(self.unit, stream["length"] - start), "a unit of another length")
+                        while cursor < len(used) and sum(used[cursor]) <= start:
+                            cursor += 1
+                        at = cursor
+                        need(at < len(used) and used[at][0] < start + len(unit), "a stored unit that is not used")
+                        while at < len(used) and used[at][0] < start + len(unit):
+                            low, high = max(used[at][0], start), min(sum(used[at]), start + len(unit))
+                            disks[stream["disk"]].seek(stream["start"] + low)
+                            disks[stream["disk"]].write(unit[low - start : high - start])
+                            at += 1
+        for disk in disks:
+            disk.close()
+
+    # --- section 5.3: footers ---
+
+    def check_pack(self, name):
+        data = self.file(name)
+        need(data[:8] == b"RLGTPACK" and check(data[:60]) == struct.unpack_from("<I", data, 60)[0], "a damaged header")
+        need(data[64:192] == self.header and data[16:32].hex() in name, "a pack of another set or name")
+        trailer = data[-64:]
+        need(trailer[:8] == b"RLGTSEAL" and check(trailer[:60]) == struct.unpack_from("<I", trailer, 60)[0], "no trailer")
+        offset, length = struct.unpack_from("<QQ", trailer, 8)
+        footer, at, count, heads = data[offset : offset + length], 192, 0, b""
+        while at < offset:
+            kind, _, _, stored, _, size = self.head(data, at)
+            need(kind == data[10], "a record of the other kind")
+            heads += struct.pack("<Q", at) + data[at : at + size]
+            end = (at + size + stored + 15) // 16 * 16
+            need(not any(data[at + size + stored : end]), "padding that is not zero")
+            at, count = end, count + 1
+        hashes = [hashlib.sha256(data[i : min(i + SEGMENT, offset)]).digest() for i in range(0, offset, SEGMENT)]
+        again = b"RLGTFOOT" + struct.pack("<III12x", count, len(hashes), SEGMENT) + heads + b"".join(hashes)
+        need(at == offset and again == footer, "the footer made again differs from the one stored")
+        need(hashlib.sha256(footer).digest() == trailer[24:56], "the footer's hash is wrong")
+
+
+def main(arguments):
+    if len(arguments) < 2 or arguments[0] not in ("list", "restore", "check"):
+        sys.exit(__doc__)
+    image_set = Set(arguments[1])
+    if arguments[0] == "list":
+        for point in image_set.points():
+            facts = point["facts"]["facts"]
+            used = sum(length for stream in point["streams"] for _, length in stream["used"])
+            print(point["oid"], point["facts"]["number"], facts["name"], len(facts["disks"]), used)
+    elif arguments[0] == "restore":
+        if arguments[2] == "latest":
+            chosen = image_set.points()[-1:]
+        else:
+            chosen = [point for point in image_set.points() if point["oid"].startswith(arguments[2])]
+        need(len(chosen) == 1, "not exactly one such point")
+        image_set.restore(chosen[0], arguments[3])
+    else:
+        for folder, _, names in os.walk(arguments[1]):
+            for name in names:
+                if name.endswith(".pack"):
+                    path = os.path.relpath(os.path.join(folder, name), arguments[1])
+                    try:
+                        image_set.check_pack(path)
+                    except Damaged as error:
+                        raise Damaged("%s: %s" % (path, error))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (Damaged, OSError, IndexError) as error:
+        sys.exit("read_set.py: %s" % error)
