@@ -72,7 +72,8 @@ struct DownloadedRoot: Sendable {
         for (index, part) in parts.enumerated() {
             if part == "." { continue }
             if part == ".." {
-                current = Files.parent(of: current)
+                // Above the tree's top is its top.
+                current = current.isEmpty ? "" : Files.parent(of: current)
                 if current == "/" { current = "" }
                 continue
             }

@@ -115,6 +115,9 @@ struct EnvironmentContent {
         let base = "\(cache)/module-index-\(key)"
         let folder = base + kernel.moduleFolder
         if !Files.exists(base) {
+            for old in try Files.names(in: cache) where old.hasPrefix("module-index-") {
+                try Files.remove(cache + "/" + old)
+            }
             let part = base + ".part"
             try Files.freshFolder(part)
             let source = root.folder + kernel.moduleFolder

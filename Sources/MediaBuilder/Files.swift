@@ -173,3 +173,25 @@ enum Files {
         return "\(error)"
     }
 }
+
+/// A folder only one build uses at a time; released with this value, or by the kernel when the program ends.
+final class FolderLock {
+    private let descriptor: Int32
+
+    /// Takes the lock. Throws when another build has it.
+    init(_ folder: String) throws(Fault) {
+        try Files.makeFolder(folder)
+        descriptor = unsafe open(folder + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else {
+            throw Fault(
+                .mediaUnwritable, what: "The lock cannot be made (error \(errno)).", place: folder + "/lock",
+                remedy: "Check the folder's permissions.")
+        }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            throw Fault(
+                .mediaUnwritable, what: "Another build uses this folder.", place: folder,
+                remedy: "Wait for it, or name another folder with --cache.")
+        }
+    }
+    deinit { if descriptor >= 0 { close(descriptor) } }
+}

@@ -43,22 +43,29 @@ struct Initramfs {
             digests[path] = Manifest.Line(sha256: try SHA256.hex(data), size: data.count, path: path)
         }
         let manifest = Manifest(Array(digests.values))
+        // A folder that a later part makes again gets that part's mode.
+        var folders: [String: UInt32] = [:]
+        for (path, entry) in sorted {
+            if case .folder(let mode) = entry.node { folders[path] = mode }
+        }
 
         // Groups are packed side by side, the largest first: libzstd works on one thread in Debian's static library, and
         // archives may only be joined whole.
         let groups = order.map { group in
             Group(
                 name: group,
-                entries: sorted.filter { $0.value.group == group && !first.contains($0.key) }.map { ($0.key, $0.value.node) })
+                entries: sorted.filter { $0.value.group == group && !first.contains($0.key) }.map {
+                    ($0.key, $0.value.node)
+                })
         }.filter { !$0.entries.isEmpty }
-        let known = digests
+        let (known, modes) = (digests, folders)
         let queue = Mutex(
             groups.indices.sorted { groups[$0].bytes(known) > groups[$1].bytes(known) }[...])
         let packedGroups = Mutex<[Int: (part: Part, data: Data)]>([:])
         try Workers.run(min(Workers.processors, groups.count)) { (_, stop) throws(Fault) in
             while !stop.isSet, let index = queue.withLock({ $0.popFirst() }) {
                 events(.step("Packing \(groups[index].name)"))
-                let packed = try part(groups[index].name, groups[index].entries, known, level, time, cache)
+                let packed = try part(groups[index].name, groups[index].entries, known, modes, level, time, cache)
                 packedGroups.withLock { $0[index] = packed }
             }
         }
@@ -77,7 +84,7 @@ struct Initramfs {
         let needed = neededMemory(files: manifest.totalBytes, compressed: image.count + headBytes / 3)
         head.append((Manifest.path, .file(.bytes(Data(manifest.text(neededMemory: needed).utf8)), mode: 0o644)))
         head.sort { $0.0.utf8.lexicographicallyPrecedes($1.0.utf8) }
-        let packed = try part("relight", head, digests, min(level, 12), time, cache)
+        let packed = try part("relight", head, digests, folders, min(level, 12), time, cache)
         var whole = Data()
         append(packed.data, to: &whole)
         whole.append(image)
@@ -101,8 +108,8 @@ struct Initramfs {
     }
 
     private static func part(
-        _ group: String, _ entries: [(String, Node)], _ digests: [String: Manifest.Line], _ level: Int32, _ time: Int,
-        _ cache: String
+        _ group: String, _ entries: [(String, Node)], _ digests: [String: Manifest.Line], _ folders: [String: UInt32],
+        _ level: Int32, _ time: Int, _ cache: String
     ) throws(Fault) -> (part: Part, data: Data) {
         let hash = try SHA256()
         hash.update("cpio 1 zstd \(Zstandard.version) level \(level) time \(time)\n")
@@ -127,10 +134,11 @@ struct Initramfs {
             }
         }
         let key = try hash.finish()
-        let file = "\(cache)/parts/\(group)-\(key.prefix(24)).cpio.zst"
+        let place = "\(cache)/parts"
+        let name = "\(group)-\(level)-\(key.prefix(24))"
         let data: Data
-        if case .file? = Files.kind(file) {
-            data = try Files.bytes(file)
+        if let known = try cached("\(place)/\(name)") {
+            data = known
         } else {
             var archive = CpioArchive(time: time)
             var made: Set<String> = []
@@ -139,14 +147,29 @@ struct Initramfs {
                 var above = ""
                 for name in path.split(separator: "/").dropLast() {
                     above += "/" + name
-                    if made.insert(above).inserted { try archive.append(above, .folder(mode: 0o755)) }
+                    if made.insert(above).inserted {
+                        try archive.append(above, .folder(mode: folders[above] ?? 0o755))
+                    }
                 }
                 if case .folder = node { made.insert(path) }
                 try archive.append(path, node)
             }
             data = try Zstandard.compress(try archive.finish(), level: level)
-            try Files.write(data, to: file)
+            // Older content of the group is not needed again.
+            for old in Files.exists(place) ? try Files.names(in: place) : [] where old.hasPrefix("\(group)-\(level)-") {
+                try Files.remove("\(place)/\(old)")
+            }
+            try Files.write(Data((try SHA256.hex(data) + "\n").utf8) + data, to: "\(place)/\(name)")
         }
         return (Part(group: group, files: files, bytes: bytes, compressed: data.count), data)
+    }
+
+    /// A kept part: its own SHA-256 in a line of its own, then the bytes. `nil` when there is none or it is damaged.
+    private static func cached(_ path: String) throws(Fault) -> Data? {
+        guard case .file? = Files.kind(path) else { return nil }
+        let kept = try Files.bytes(path)
+        guard kept.count > 65 else { return nil }
+        let data = Data(kept.dropFirst(65))
+        return try SHA256.hex(data) == String(decoding: kept.prefix(64), as: UTF8.self) ? data : nil
     }
 }

@@ -111,6 +111,8 @@ public enum MediaBuilder {
                 .missing, what: "There is no relight program to put on the medium.", place: options.relight,
                 remedy: "Run `make build` first, or name it with --relight.")
         }
+        let lock = try FolderLock(options.cache)
+        defer { withExtendedLifetime(lock) {} }
         let layoutFile = options.source + "/iso-builder/layout"
         var layout = try Layout(text: try Files.text(layoutFile), file: layoutFile)
         if let suite = options.suite { layout.suite = suite }

@@ -12,11 +12,12 @@ let environmentScenarios: [Scenario] = [
         try vm.openShell()
         try vm.expect(
             "sed 1d /etc/relight/manifest | awk '{print $1 \"  \" $3}' | sha256sum --check --quiet", within: 120)
+        // The number guards the test itself: a loop that looks at nothing must not pass.
         try vm.expect(
-            "for f in /usr/bin/* /usr/sbin/*; do test -L $f || "
-                + "/lib64/ld-linux-x86-64.so.2 --verify $f 2>/dev/null || test $? = 1 || continue; "
-                + "/lib64/ld-linux-x86-64.so.2 --list $f 2>/dev/null | grep -q 'not found' && echo $f; done > /tmp/bad; "
-                + "cat /tmp/bad; test ! -s /tmp/bad", within: 180)
+            "n=0; for f in /usr/bin/* /usr/sbin/*; do test -L $f && continue; "
+                + "l=$(/lib64/ld-linux-x86-64.so.2 --list $f 2>&1); case \"$l\" in *'not found'*|*'cannot open'*) "
+                + "echo $f; n=-9999;; *'=> /usr/lib/'*|*'=> /lib/'*) n=$((n+1));; esac; done; "
+                + "echo $n programs; test $n -gt 250", within: 240)
         vm.stop()
     },
     Scenario("environment-drivers", shows: "Drivers of every kind load under Secure Boot's lockdown.") { stage in
@@ -27,11 +28,13 @@ let environmentScenarios: [Scenario] = [
             "ahci nvme virtio_blk virtio_scsi mpt3sas megaraid_sas hpsa qla2xxx sym53c8xx uas sdhci_pci mmc_block",
             "ext4 xfs btrfs f2fs vfat exfat ntfs3 isofs udf squashfs overlay hfsplus nfs nfsv4 cifs fuse efivarfs",
             "dm_mod dm_crypt dm_thin_pool dm_raid raid1 raid456 bcache loop nbd iscsi_tcp",
-            "e1000e igb ixgbe i40e ice r8169 tg3 bnx2x bnxt_en mlx5_core virtio_net vmxnet3 hv_netvsc r8152 bonding",
-            "usbhid hid_generic hid_multitouch i2c_hid_acpi psmouse atkbd hv_storvsc hyperv_keyboard xen_blkfront",
+            "e1000e igb ixgbe i40e ice r8169 tg3 bnx2x bnxt_en mlx5_core virtio_net vmxnet3 r8152 bonding",
+            "usbhid hid_generic hid_multitouch i2c_hid_acpi psmouse atkbd",
         ] {
             try vm.expect("modprobe -a \(names)", within: 120)
         }
+        // These refuse to start on a machine of another kind; that they are there must do.
+        try vm.expect("modinfo -F filename hv_netvsc hv_storvsc hyperv_keyboard xen_blkfront xen_netfront", within: 30)
         try vm.expect("mount -t efivarfs efivarfs /mnt && efibootmgr -v | grep -q BootOrder; umount /mnt", within: 30)
         try vm.expect(
             "mokutil --sb-state | grep -q enabled || grep -q . /sys/kernel/security/lockdown || true", within: 30)
@@ -63,8 +66,8 @@ let environmentScenarios: [Scenario] = [
                 + "vgcreate -q --devices /dev/vda vg /dev/vda && lvcreate -q --devices /dev/vda -L 200m -n lv vg && "
                 + "mkfs.ext4 -q /dev/vg/lv && vgchange -q --devices /dev/vda -an vg", within: 120)
         try vm.expect(
-            "wipefs -qa /dev/vda && echo secret | cryptsetup -q luksFormat --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "
-                + "/dev/vda - && echo secret | cryptsetup open /dev/vda clear && mkfs.ext4 -q /dev/mapper/clear && "
+            "wipefs -qa /dev/vda && printf secret | cryptsetup -q luksFormat --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "
+                + "/dev/vda - && printf secret | cryptsetup open /dev/vda clear && mkfs.ext4 -q /dev/mapper/clear && "
                 + "cryptsetup close clear", within: 120)
         try vm.expect(
             "wipefs -qa /dev/vda && sgdisk -n 1:0:+200M -n 2:0:+200M /dev/vda >/dev/null && partprobe /dev/vda && "
