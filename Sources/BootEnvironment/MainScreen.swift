@@ -102,7 +102,7 @@ public struct MainScreen: Hashable, Sendable {
             + interfaces.prefix(6).map { interface in
                 let state =
                     interface.addresses.isEmpty
-                    ? (interface.hasLink ? "asking for an address" : "no cable")
+                    ? (interface.hasLink ? "asking for an address" : "no link yet")
                     : interface.addresses.prefix(2).joined(separator: "  ")
                 return MainScreen.cut(
                     "    \(MainScreen.pad(interface.name, 10))  \(MainScreen.pad(interface.hardwareAddress, 17))  \(state)",
