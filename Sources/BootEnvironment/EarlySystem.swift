@@ -76,7 +76,9 @@ struct EarlySystem {
         umask(0)
         for mount in mounts {
             // The kernel would mount a second one on top of the first, and hide what is in it.
-            if KernelFiles.live.mounts().contains(where: { $0.point == mount.point && $0.type == mount.type }) { continue }
+            if KernelFiles.live.mounts().contains(where: { $0.point == mount.point && $0.type == mount.type }) {
+                continue
+            }
             if let problem = mount.perform() { problems.append(problem) }
         }
         for folder in folders where unsafe mkdir(folder.path, folder.mode) != 0 && errno != EEXIST {
