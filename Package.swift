@@ -127,6 +127,8 @@ let package = Package(
         tests("Tools", ["Findings"]),
         tests("RestorePlanning", ["BinaryFields", "Findings", "Geometry", "MachineModel"]),
         tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),
+        tests("Operations", ["Findings", "LinuxDisks"]),
+        tests("BootEnvironment", ["Findings", "Geometry", "LinuxDisks", "MachineModel", "Operations", "Tools"]),
         tests(
             "PartitionTables", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
         tests("ImageStore", ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "CCrypto", "CLinux"]),

@@ -3,6 +3,7 @@
 
 import CLinux
 import Glibc
+import LinuxDisks
 
 /// What the environment mounts, makes and links before anything else, as a table that PID 1 walks and tests read.
 struct EarlySystem {
@@ -74,6 +75,10 @@ struct EarlySystem {
         var problems: [String] = []
         umask(0)
         for mount in mounts {
+            // The kernel would mount a second one on top of the first, and hide what is in it.
+            if KernelFiles.live.mounts().contains(where: { $0.point == mount.point && $0.type == mount.type }) {
+                continue
+            }
             if let problem = mount.perform() { problems.append(problem) }
         }
         for folder in folders where unsafe mkdir(folder.path, folder.mode) != 0 && errno != EEXIST {

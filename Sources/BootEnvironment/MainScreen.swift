@@ -26,7 +26,7 @@ public struct MainScreen: Hashable, Sendable {
         let scan = DiskScan(files)
         let facts = MachineProbe.facts(version: version, files)
         self.version = version
-        time = MainScreen.now()
+        time = MainScreen.clock()
         machine = facts.product ?? "unnamed machine"
         firmware = facts.firmware ?? .bios
         memory = UnpackedManifest.memory(files)
@@ -50,7 +50,7 @@ public struct MainScreen: Hashable, Sendable {
     public var text: String {
         var lines = [
             MainScreen.rule, MainScreen.pair("Relight \(version)", time),
-            "  " + MainScreen.cut("\(machine), \(firmware == .uefi ? "UEFI" : "BIOS"), \(memory) MB of memory", 76),
+            "  \(MainScreen.cut(machine, 50)), \(firmware == .uefi ? "UEFI" : "BIOS"), \(memory) MB of memory",
             MainScreen.rule,
         ]
         lines += diskLines + networkLines
@@ -102,7 +102,7 @@ public struct MainScreen: Hashable, Sendable {
             + interfaces.prefix(6).map { interface in
                 let state =
                     interface.addresses.isEmpty
-                    ? (interface.hasLink ? "asking for an address" : "no cable")
+                    ? (interface.hasLink ? "asking for an address" : "no link yet")
                     : interface.addresses.prefix(2).joined(separator: "  ")
                 return MainScreen.cut(
                     "    \(MainScreen.pad(interface.name, 10))  \(MainScreen.pad(interface.hardwareAddress, 17))  \(state)",
@@ -125,15 +125,17 @@ public struct MainScreen: Hashable, Sendable {
         text.count <= width ? text : String(text.prefix(width - 1)) + "…"
     }
 
-    /// `2026-11-21 03:04 UTC`.
-    static func now() -> String {
-        var seconds = Glibc.time(nil)
+    /// The time for people, `2026-11-21 03:04 UTC`, or with seconds for names of files, `2026-11-21T03:04:05Z`.
+    static func clock(seconds: Bool = false) -> String {
+        var now = Glibc.time(nil)
         var parts = unsafe tm()
-        guard unsafe gmtime_r(&seconds, &parts) != nil else { return "" }
+        guard unsafe gmtime_r(&now, &parts) != nil else { return "" }
         let (year, month, day) = unsafe (parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday)
-        let (hour, minute) = unsafe (parts.tm_hour, parts.tm_min)
+        let (hour, minute, second) = unsafe (parts.tm_hour, parts.tm_min, parts.tm_sec)
         func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
-        return "\(year)-\(two(month))-\(two(day)) \(two(hour)):\(two(minute)) UTC"
+        let date = "\(year)-\(two(month))-\(two(day))"
+        let time = "\(two(hour)):\(two(minute))"
+        return seconds ? "\(date)T\(time):\(two(second))Z" : "\(date) \(time) UTC"
     }
 }
 

@@ -37,6 +37,11 @@ public enum Network {
                     .system, what: "It cannot be written.", place: configurationPath,
                     remedy: "Set the network up by hand with `ip`.")
             }
+            // The client talks a lot, most of all when it ends; a console is no place for that.
+            let log = unsafe relight_open("/run/relight/network.log", O_WRONLY | O_CREAT | O_APPEND, 0o644)
+            if log >= 0 {
+                for descriptor in Int32(1)...2 { dup2(log, descriptor) }
+            }
             return Tool.execute(path, ["dhcpcd", "-B", "-q", "-f", configurationPath])
         } catch {
             return error

@@ -7,12 +7,14 @@ import CLinux
 import Findings
 import Glibc
 import LinuxDisks
+import Operations
 import Synchronization
 
 extension Relight {
     /// Verbs of the booted environment.
     static let environmentCommands: [any ParsableCommand.Type] = [
-        ScreenCommand.self, PowerOffCommand.self, RebootCommand.self, HaltCommand.self, EnvironmentCommand.self,
+        JobCommand.self, ScreenCommand.self, PowerOffCommand.self, RebootCommand.self, HaltCommand.self,
+        EnvironmentCommand.self,
     ]
 
     /// The program's first step: as PID 1 of the environment it supervises; called by another name (`poweroff`,
@@ -81,7 +83,7 @@ struct ScreenCommand: ParsableCommand {
 struct EnvironmentCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "environment", abstract: "What the booted environment's supervisor starts.", shouldDisplay: false,
-        subcommands: [Check.self, Coldplug.self, Hotplug.self, NetworkClient.self, ConsoleScreen.self])
+        subcommands: [Check.self, Coldplug.self, Hotplug.self, NetworkClient.self, ConsoleScreen.self, Job.self])
 
     /// Children of PID 1 that only read small files get by with this much address space, bytes.
     private static let memory: UInt64 = 768 << 20
@@ -135,6 +137,60 @@ struct EnvironmentCommand: ParsableCommand {
             let device = ConsoleDevice(name: terminal, role: .main)
             throw ConsoleSession.run(
                 ConsoleSession.Kind(rawValue: kind) ?? .shell, terminal: device, version: Relight.version)
+        }
+    }
+
+    struct Job: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "job", abstract: "Finds the job file and carries it out on the consoles.")
+        @Option(help: "A console to talk on.") var console: [String] = []
+        @Option(help: "The job file; searched for when missing.") var file: String?
+        @Option(help: "Seconds in which a key stops it.") var countdown = 10
+        func run() throws {
+            let status = JobRunner(consoles: console).run(place: file, countdown: countdown)
+            if status != 0 { Glibc.exit(status) }
+        }
+    }
+}
+
+/// `relight job …`.
+struct JobCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "job", abstract: "Carries out a job file: steps that run without anybody watching.",
+        subcommands: [Run.self, Check.self])
+
+    /// `relight job run`.
+    struct Run: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Carries out a job file.",
+            discussion: """
+                The file is JSON5: { relight: 1, steps: [{backup: {…}}, {verify: {…}}, {restore: {…}}, {run: […]}],
+                after: "poweroff" }. Keys are the options of the command line in camel case. A step that overwrites a
+                disk must name it by serial:, wwn: or its exact size: and say confirm: true.
+                """)
+        @Argument(help: ArgumentHelp("The job file: a path, or label:NAME/file.", valueName: "file"))
+        var file: String
+        @Option(help: ArgumentHelp("Seconds to wait first.", valueName: "seconds"))
+        var countdown = 0
+        func run() throws {
+            let status = JobRunner(consoles: []).run(place: file, countdown: countdown)
+            if status != 0 { Glibc.exit(status) }
+        }
+    }
+
+    /// `relight job check`.
+    struct Check: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Checks a job file and shows its steps; does nothing else.")
+        @Argument(help: ArgumentHelp("The job file: a path, or label:NAME/file.", valueName: "file"))
+        var file: String
+        func run() throws {
+            let console = Console.current.withLock { $0 }
+            let found = try JobSearch.find(file, say: { console.errorLine($0) })
+            for step in found.job.steps {
+                console.line("\(step.number). \(step.verb.rawValue): \(step.arguments.joined(separator: " "))")
+            }
+            console.line("after: \(found.job.after.rawValue)")
         }
     }
 }

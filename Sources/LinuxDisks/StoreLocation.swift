@@ -12,7 +12,9 @@ public final class StoreLocation: Sendable {
     /// The folder or file to work with.
     public let path: String
     /// The device that was mounted for it; `nil` when it was a plain path.
-    public let mountedDevice: String?
+    public var mountedDevice: String? { volume?.path }
+    /// The volume that was mounted for it; `nil` when it was a plain path.
+    public let volume: FoundVolume?
     /// Taken out when unmounted: once the folder is free, another process may mount there.
     private let mountPoint: Mutex<String?>
 
@@ -55,17 +57,17 @@ public final class StoreLocation: Sendable {
     public static let mountFolder = "/run/relight/stores"
 
     /// Opens the place `text` names: nothing is done for a path; for a label or UUID the one filesystem is mounted
-    /// (`nosuid,nodev,noexec`), read-only when asked.
+    /// (`nosuid,nodev,noexec`).
     ///
     /// Throws `usage`, `missing`, `disk.ambiguous`, `store.failed`.
     public static func open(
-        _ text: String, readOnly: Bool = false, in scan: DiskScan = DiskScan(),
+        _ text: String, _ access: Access = .readWrite, in scan: DiskScan = DiskScan(),
         identify: VolumeIdentity.Identifier = VolumeIdentity.byProgram
     ) throws(Fault) -> StoreLocation {
         let name = try Name(text)
-        if case .path(let path) = name { return StoreLocation(path: path, mountedDevice: nil, mountPoint: nil) }
+        if case .path(let path) = name { return StoreLocation(path: path, volume: nil, mountPoint: nil) }
         let volume = try find(name, in: scan, identify)
-        return try mount(volume, below: name.pathOnVolume, readOnly: readOnly)
+        return try mount(volume, below: name.pathOnVolume, access)
     }
 
     /// The one filesystem a name stands for; throws when there is none or more than one.
@@ -98,9 +100,20 @@ public final class StoreLocation: Sendable {
             remedy: "Detach all but one, or name one by uuid::\n" + list(matches))
     }
 
+    /// How a filesystem is mounted.
+    public enum Access: Sendable {
+        /// For writing.
+        case readWrite
+        /// For reading; a journal that waits is replayed.
+        case readOnly
+        /// For a look that changes no byte: a journal that waits is left alone.
+        case untouched
+    }
+
     /// Mounts a volume that was found and returns the place `below` its top folder.
+    /// Throws `unsupported`, `no-access`, `store.failed`.
     public static func mount(
-        _ volume: FoundVolume, below: String = "", readOnly: Bool = false
+        _ volume: FoundVolume, below: String = "", _ access: Access = .readWrite
     ) throws(Fault) -> StoreLocation {
         let drivers = FilesystemDriver.drivers(for: volume.identity.kind)
         guard !drivers.isEmpty else {
@@ -113,11 +126,12 @@ public final class StoreLocation: Sendable {
         var flags = UInt(MS_NOSUID) | UInt(MS_NODEV) | UInt(MS_NOEXEC)
         var problem: Int32 = 0
         for driver in drivers {
-            if readOnly || driver.isReadOnly { flags |= UInt(MS_RDONLY) }
-            problem = unsafe -relight_mount(volume.path, point, driver.name, flags, driver.options)
+            if access != .readWrite || driver.isReadOnly { flags |= UInt(MS_RDONLY) }
+            let options = [driver.options, access == .untouched ? driver.untouched : nil].compactMap { $0 }
+            problem = unsafe -relight_mount(volume.path, point, driver.name, flags, options.joined(separator: ","))
             if problem == 0 {
                 let path = below.isEmpty ? point : "\(point)/\(below)"
-                return StoreLocation(path: path, mountedDevice: volume.path, mountPoint: point)
+                return StoreLocation(path: path, volume: volume, mountPoint: point)
             }
         }
         unsafe rmdir(point)
@@ -171,9 +185,9 @@ public final class StoreLocation: Sendable {
             remedy: "Unmount what is below it and remove the folders.")
     }
 
-    private init(path: String, mountedDevice: String?, mountPoint: String?) {
+    private init(path: String, volume: FoundVolume?, mountPoint: String?) {
         self.path = path
-        self.mountedDevice = mountedDevice
+        self.volume = volume
         self.mountPoint = Mutex(mountPoint)
     }
 
@@ -218,14 +232,19 @@ extension StoreLocation.Name {
 struct FilesystemDriver {
     var name: String
     var options: String?
+    /// Options under which a read-only mount leaves a waiting journal alone.
+    var untouched: String?
     var isReadOnly = false
 
     static func drivers(for kind: String) -> [FilesystemDriver] {
         switch kind {
-        case "ext2", "ext3", "ext4": return [FilesystemDriver(name: "ext4"), FilesystemDriver(name: kind)]
+        case "ext2", "ext3", "ext4": return [FilesystemDriver(name: "ext4", untouched: "noload")]
         case "vfat": return [FilesystemDriver(name: "vfat", options: "utf8=1"), FilesystemDriver(name: "vfat")]
         case "ntfs": return [FilesystemDriver(name: "ntfs3")]
-        case "exfat", "xfs", "btrfs", "f2fs", "udf", "jfs": return [FilesystemDriver(name: kind)]
+        case "xfs": return [FilesystemDriver(name: kind, untouched: "norecovery,nouuid")]
+        case "btrfs": return [FilesystemDriver(name: kind, untouched: "rescue=nologreplay")]
+        case "f2fs": return [FilesystemDriver(name: kind, untouched: "norecovery")]
+        case "exfat", "udf", "jfs": return [FilesystemDriver(name: kind)]
         case "iso9660", "squashfs", "erofs": return [FilesystemDriver(name: kind, isReadOnly: true)]
         default: return []
         }

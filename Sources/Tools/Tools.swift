@@ -92,6 +92,8 @@ public struct Tool: Sendable {
         let output = try Pipe()
         let error = try Pipe()
         let inputPipe = input == nil ? nil : try Pipe()
+        // Only their descriptors are used below; the pipes must stay open until the end all the same.
+        defer { withExtendedLifetime((output, error, inputPipe)) {} }
         let process = try Tool.spawn(
             path, [name] + arguments, environment: environment, standardInput: inputPipe?.reading ?? -1,
             standardOutput: output.writing, standardError: error.writing, directory: directory)

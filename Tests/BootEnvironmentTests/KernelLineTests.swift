@@ -1,0 +1,78 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+@testable import BootEnvironment
+import Testing
+
+@Suite struct KernelLineTests {
+    @Test func wordsOfOthersAreLeftAlone() {
+        let line = KernelLine("BOOT_IMAGE=/vmlinuz console=tty0 console=ttyS0,115200 quiet root=/dev/ram0")
+        #expect(line == KernelLine(""))
+        #expect(line.mode == .wizard)
+        #expect(line.countdown == 10)
+        #expect(line.network)
+    }
+
+    @Test(arguments: KernelLine.Mode.allCases)
+    func modeIsRead(mode: KernelLine.Mode) {
+        #expect(KernelLine("quiet relight.mode=\(mode.rawValue) x").mode == mode)
+    }
+
+    @Test func quotedValuesAndTheLastOfEqualsCount() {
+        let line = KernelLine(
+            "relight.job=a \"relight.job=label:MY DISK/jobs/a.job\" relight.countdown=0 relight.hostname=web-01")
+        #expect(line.job == "label:MY DISK/jobs/a.job")
+        #expect(line.countdown == 0)
+        #expect(line.hostname == "web-01")
+        #expect(line.complaints.isEmpty)
+        #expect(KernelLine("relight.job=\"a b\"").job == "a b")
+    }
+
+    @Test(arguments: [
+        "relight.mode=wizzard", "relight.countdown=-1", "relight.countdown=99999999999999999999",
+        "relight.hostname=a_b",
+        "relight.hostname=-x", "relight.hostname=", "relight.nonsense=1", "relight.",
+    ])
+    func mistakesAreSaidAndChangeNothing(text: String) {
+        var line = KernelLine(text)
+        #expect(line.complaints.count == 1)
+        line.complaints = []
+        #expect(line == KernelLine(""))
+    }
+
+    @Test func networkCanBeLeftAlone() {
+        #expect(!KernelLine("relight.network=off").network)
+        #expect(KernelLine("relight.network=on").network)
+    }
+
+    @Test func mutatedLinesNeverTrap() {
+        let seed = Array("relight.mode=job \"relight.job=label:A B/x\" relight.countdown=5 relight.hostname=a".utf8)
+        var random = Mixer(state: 3)
+        for _ in 0..<20_000 { _ = KernelLine(String(decoding: random.mutated(seed), as: UTF8.self)) }
+    }
+}
+
+/// A generator that gives the same numbers each run (SplitMix64), and mutations by it.
+struct Mixer: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+
+    mutating func mutated(_ seed: [UInt8]) -> [UInt8] {
+        var bytes = seed
+        for _ in 0..<Int.random(in: 1...6, using: &self) {
+            let place = Int.random(in: 0..<max(1, bytes.count), using: &self)
+            switch Int.random(in: 0..<3, using: &self) {
+            case 0 where !bytes.isEmpty: bytes[place] = UInt8.random(in: 0...255, using: &self)
+            case 1 where !bytes.isEmpty: bytes.removeSubrange(place..<min(bytes.count, place + 5))
+            default: bytes.insert(UInt8.random(in: 0...255, using: &self), at: min(place, bytes.count))
+            }
+        }
+        return bytes
+    }
+}

@@ -1,0 +1,200 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Findings
+@testable import Operations
+import Testing
+
+@Suite struct JobFileTests {
+    static let example = """
+        {
+          relight: 1, // a comment
+          steps: [
+            {backup: {disks: ["serial:OLD1"], to: "label:BACKUPS/sets/web01", name: "web01"}},
+            {verify: {set: "label:BACKUPS/sets/web01", quick: true}},
+            {restore: {from: "label:BACKUPS/sets/web01", to: [{disk: "serial:NEW1"}], layout: "proportional", confirm: true}},
+            {run: ["sync"]},
+          ],
+          after: "poweroff",
+        }
+        """
+
+    static func job(_ text: String) throws(Fault) -> JobFile {
+        try JobFile(parsing: Array(text.utf8), name: "relight.job")
+    }
+    static func one(_ step: String) throws(Fault) -> JobStep { try job("{relight: 1, steps: [\(step)]}").steps[0] }
+    static func fault(_ step: String) throws -> Fault { try #require(throws: Fault.self) { try one(step) } }
+
+    @Test func exampleBecomesCommands() throws {
+        let job = try Self.job(Self.example)
+        #expect(job.after == .poweroff)
+        #expect(job.steps.map(\.number) == [1, 2, 3, 4])
+        #expect(
+            job.steps.map(\.arguments) == [
+                ["backup", "--to=label:BACKUPS/sets/web01", "--name=web01", "--", "serial:OLD1"],
+                ["verify", "--quick", "--", "label:BACKUPS/sets/web01"],
+                ["restore", "--to=serial:NEW1", "--layout=proportional", "--yes", "--", "label:BACKUPS/sets/web01"],
+                ["sync"],
+            ])
+        #expect(job.disks == ["serial:OLD1", "serial:NEW1"])
+        #expect(job.steps[2].targets == ["serial:NEW1"])
+        #expect(job.steps[0].set == "label:BACKUPS/sets/web01")
+    }
+
+    @Test(arguments: [
+        (
+            "{backup: {disks: '/dev/sda', to: '/s', volume: [1, '2'], level: 19, onReadError: 'skip', rate: '50M', noVerify: true, passphraseFile: '/run/p'}}",
+            [
+                "backup", "--to=/s", "--level=19", "--no-verify", "--on-read-error=skip", "--passphrase-file=/run/p",
+                "--rate=50M", "--volume=1", "--volume=2", "--", "/dev/sda",
+            ]
+        ),
+        (
+            "{backup: {disks: ['a.img'], to: '/s', level: 'off', noVerify: false}}",
+            ["backup", "--to=/s", "--level=off", "--", "a.img"]
+        ),
+        ("{verify: {from: '/s@ab12'}}", ["verify", "--", "/s@ab12"]),
+        (
+            "{restore: {from: '/s@latest', to: [{disk: 'wwn:0x5', source: 'sda'}, 'size:1000=sdb'], size: {'2': '10G', 'vg/root': 5}, drop: [3], table: 'gpt', firmware: 'uefi', ids: 'new', noRepair: true, noAdapt: true, resume: true, confirm: true}}",
+            [
+                "restore", "--to=wwn:0x5=sda", "--to=size:1000=sdb", "--drop=3", "--firmware=uefi", "--ids=new",
+                "--no-adapt", "--no-repair", "--resume", "--size=2=10G", "--size=vg/root=5", "--table=gpt", "--yes",
+                "--",
+                "/s@latest",
+            ]
+        ),
+        ("{run: 'echo a; echo b'}", ["/bin/sh", "-c", "echo a; echo b"]),
+        ("{run: {command: ['ls', '-l'], timeout: 5}}", ["ls", "-l"]),
+    ])
+    func keysBecomeOptions(step: String, words: [String]) throws {
+        #expect(try Self.one(step).arguments == words)
+    }
+
+    @Test(arguments: [
+        ("{backup: {disks: ['/dev/sda'], to: '/s', nmae: 'x'}}", "\"nmae\""),
+        ("{backup: {disks: ['/dev/sda'], to: '/s', confirm: true}}", "\"confirm\""),
+        ("{backup: {disks: ['/dev/sda'], to: '/s', passphrase: 'geheim'}}", "passphraseFile"),
+        ("{verify: {set: '/s', name: 'x'}}", "\"name\""),
+        ("{restore: {from: '/s', to: [{disk: 'serial:A', size: 5}], confirm: true}}", "\"size\""),
+        ("{restore: {from: '/s', to: ['serial:A'], plan: 'p.json', confirm: true}}", "\"plan\""),
+        ("{run: {command: ['a'], shell: true}}", "\"shell\""), ("{bakcup: {}}", "\"bakcup\""),
+        ("{backup: {disks: ['/dev/sda']}}", "\"to\" is missing"), ("{backup: {disks: [], to: '/s'}}", "\"disks\""),
+        ("{backup: {disks: ['/dev/sda'], to: '/s', level: 20}}", "\"level\""),
+        ("{backup: {disks: ['/dev/sda'], to: '/s', onReadError: 'ignore'}}", "\"onReadError\""),
+        ("{backup: {disks: ['/dev/sda'], to: '/s', noVerify: 'yes'}}", "\"noVerify\""),
+        ("{backup: {disks: ['--help'], to: '/s'}}", "\"disks\""), ("{backup: {disks: ['a'], to: '-x'}}", "\"to\""),
+        ("{backup: {disks: ['a\\nb'], to: '/s'}}", "\"disks\""), ("{backup: ['/dev/sda']}", "not an object"),
+        ("{restore: {from: '/s', to: [], confirm: true}}", "no target"),
+        ("{restore: {from: '/s', to: [5.5], confirm: true}}", "\"to\""),
+        ("{restore: {from: '/s', to: ['serial:A'], confirm: 'yes'}}", "\"confirm\""), ("{run: []}", "command"),
+        ("{run: ''}", "command"), ("{run: {command: ['a'], timeout: 0}}", "\"timeout\""),
+        ("{verify: {set: '/s'}, run: ['a']}", "one verb"), ("5", "one verb"),
+    ])
+    func mistakesAreNamed(step: String, named: String) throws {
+        let fault = try Self.fault(step)
+        #expect(fault.code == .job)
+        #expect(fault.code.exit == .usage)
+        #expect(fault.what.contains(named), "\(fault.what)")
+        #expect(fault.what.contains("Step 1"))
+    }
+
+    @Test func aPassphraseIsNeverRepeated() throws {
+        let fault = try Self.fault("{backup: {disks: ['/dev/sda'], to: '/s', passphrase: 'geheim'}}")
+        #expect(!"\(fault)".contains("geheim"))
+    }
+
+    @Test(arguments: ["clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt", "forget", "copy"])
+    func laterVerbsSaySo(verb: String) throws {
+        let fault = try Self.fault("{'\(verb)': {disks: ['serial:A']}}")
+        #expect(fault.code == .unsupported)
+        #expect(fault.what.contains("\"\(verb)\" is not in this version"))
+    }
+
+    @Test(arguments: ["/dev/sda", "disk.img", "label:ROOT", "uuid:12", "serial:", "size:big", "/dev/sda:2"])
+    func targetsThatAreNotPinnedAreRefused(target: String) throws {
+        let fault = try Self.fault("{restore: {from: '/s', to: ['\(target)'], confirm: true}}")
+        #expect(fault.code == .notConfirmed)
+        #expect(fault.code.exit == .refused)
+        #expect(fault.what.contains(target))
+    }
+
+    @Test(arguments: ["serial:A", "wwn:0x1", "size:500107862016", "serial:A:2"])
+    func pinnedTargetsNeedConfirmation(target: String) throws {
+        #expect(try Self.one("{restore: {from: '/s', to: ['\(target)'], confirm: true}}").targets.count == 1)
+        for confirm in ["", ", confirm: false"] {
+            let fault = try Self.fault("{restore: {from: '/s', to: ['\(target)']\(confirm)}}")
+            #expect(fault.code == .notConfirmed)
+            #expect(fault.what.contains("confirm: true"))
+        }
+    }
+
+    @Test func aLaterStepIsRefusedBeforeTheFirst() throws {
+        let text = """
+            {relight: 1, steps: [{run: ['true']}, {restore: {from: '/s', to: ['/dev/sda'], confirm: true}}]}
+            """
+        let fault = try #require(throws: Fault.self) { try Self.job(text) }
+        #expect(fault.what.contains("Step 2 (restore)"))
+    }
+
+    @Test(arguments: [
+        "", "[]", "{", "{relight: 1}", "{relight: 2, steps: [{run: ['a']}]}", "{steps: [{run: ['a']}]}",
+        "{relight: 1, steps: []}", "{relight: 1, steps: {run: ['a']}}",
+        "{relight: 1, steps: [{run: ['a']}], after: 'sleep'}",
+        "{relight: 1, steps: [{run: ['a']}], color: 1}", "nonsense",
+    ])
+    func whatIsNoJobIsRefused(text: String) throws {
+        let fault = try #require(throws: Fault.self) { try Self.job(text) }
+        #expect(fault.code == .job)
+        #expect(fault.remedy.contains("relight job check"))
+    }
+
+    @Test func hugeFilesAreRefusedUnread() throws {
+        let bytes = [UInt8](repeating: UInt8(ascii: " "), count: JobFile.limit + 1)
+        #expect(throws: Fault.self) { try JobFile(parsing: bytes, name: "x") }
+    }
+
+    @Test func theSetHasNoPoint() throws {
+        #expect(try Self.one("{verify: {set: '/a@b/c@12'}}").set == "/a@b/c")
+        #expect(try Self.one("{verify: {set: '/a@b/c'}}").set == "/a@b/c")
+    }
+
+    @Test func mutatedJobsNeverTrap() {
+        let seed = Array(Self.example.utf8)
+        var random = Mixer(state: 11)
+        var accepted = 0
+        for _ in 0..<6000 {
+            var bytes = seed
+            for _ in 0..<Int.random(in: 1...8, using: &random) {
+                let place = Int.random(in: 0..<max(1, bytes.count), using: &random)
+                switch Int.random(in: 0..<4, using: &random) {
+                case 0 where !bytes.isEmpty: bytes[place] = UInt8.random(in: 0...255, using: &random)
+                case 1 where !bytes.isEmpty: bytes.remove(at: place)
+                case 2 where !bytes.isEmpty: bytes.removeSubrange(place..<min(bytes.count, place + 9))
+                default:
+                    let some = [UInt8]("{}[]:,'\"\\1e9-".utf8).randomElement(using: &random) ?? 0
+                    bytes.insert(some, at: min(place, bytes.count))
+                }
+            }
+            if (try? JobFile(parsing: bytes, name: "x")) != nil { accepted += 1 }
+        }
+        // Mutations in comments and names leave some jobs valid; most must be refused.
+        #expect(accepted < 1000)
+    }
+
+    @Test func deepNestingIsRefused() {
+        let text = "{relight: 1, steps: " + String(repeating: "[", count: 100_000)
+        #expect(throws: Fault.self) { try Self.job(text) }
+    }
+}
+
+/// A generator that gives the same numbers each run (SplitMix64).
+private struct Mixer: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+}
