@@ -19,7 +19,7 @@ public struct OpenedSet: Sendable {
 
     /// Opens the set at a place: a folder, or `label:NAME/folder`.
     public init(_ place: String) throws(Fault) {
-        location = try StoreLocation.open(place, readOnly: true, identify: Identify.volume)
+        location = try StoreLocation.open(place, .readOnly, identify: Identify.volume)
         folder = location.path
         do {
             reader = try SetReader(FolderStore(path: location.path))
