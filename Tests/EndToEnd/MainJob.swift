@@ -38,7 +38,11 @@ struct MainJob: Sendable {
         tell("Booting the old machine from the medium; its disk is on \(from.title)")
         var vm = try start(stage, Disk(old, on: from, serial: Self.serials.old), store)
         stage.note("ready", Time.short(try vm.waitUntilReady()) + " s")
-        tell("Imaging its disk")
+        if throughMedium {
+            vm.console.readFor(3)
+            try vm.screenshot("screen")
+        }
+        tell("Imaging its disk: relight backup serial:\(Self.serials.old) --to label:BACKUPS/sets/demo")
         try command(vm, "relight backup serial:\(Self.serials.old) --to label:BACKUPS/sets/demo --name demo", stage, "backup")
         try powerOff(vm)
         try stage.require(try sha256(old) == before, "The source disk changed while it was imaged.")
@@ -46,7 +50,7 @@ struct MainJob: Sendable {
         tell("Booting the new machine from the medium; its disk is blank, \(targetSize), on \(to.title)")
         vm = try start(stage, Disk(new, on: to, serial: Self.serials.new), store)
         try vm.waitUntilReady()
-        tell("Restoring to it, the root filesystem grown")
+        tell("Restoring to it, the root filesystem grown: relight restore … --layout fill")
         try command(
             vm, "relight restore label:BACKUPS/sets/demo --to serial:\(Self.serials.new) --layout fill --yes", stage, "restore")
         try powerOff(vm)
@@ -79,7 +83,9 @@ struct MainJob: Sendable {
         guard status == 0 else {
             throw Fault(.vm, what: "`\(line)` ended with \(status): \(output.suffix(400))", place: stage.folder, remedy: "")
         }
-        for text in output.split(whereSeparator: \.isNewline).suffix(6) { tell("  | \(text)") }
+        // Progress is drawn over itself; what stays is the report.
+        let lines = output.split(whereSeparator: \.isNewline).filter { !$0.contains("\u{1B}[K") && !$0.contains("[K") }
+        for text in lines.suffix(6) { tell("  | \(text)") }
     }
 
     private func powerOff(_ vm: VirtualMachine) throws(Fault) {
