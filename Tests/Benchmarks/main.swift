@@ -124,8 +124,8 @@ do {
         "Backup",
         [
             Contender(
-                name: "relight backup --level fast", prepare: "rm -rf '\(set)'; \(warm)",
-                command: "'\(relight)' --quiet backup '\(image)' --to '\(set)' --level fast --no-verify"),
+                name: "relight backup (zstd level 1)", prepare: "rm -rf '\(set)'; \(warm)",
+                command: "'\(relight)' --quiet backup '\(image)' --to '\(set)' --level default --no-verify"),
             Contender(
                 name: "partclone.ext4 | zstd -1 -T2", prepare: "rm -f '\(peer)'; \(warm)",
                 command: "partclone.ext4 -c -s '\(image)' -o - 2>/dev/null | zstd -q -1 -T2 -o '\(peer)' && sync '\(peer)'"),
@@ -142,7 +142,7 @@ do {
                 command: "'\(relight)' --quiet restore '\(set)' --to '\(target)' --yes --read-back off > /dev/null"),
             Contender(
                 name: "zstd -d | partclone.restore", prepare: "rm -f '\(target)'; truncate -s 4G '\(target)'; cat '\(peer)' > /dev/null",
-                command: "zstd -q -dc '\(peer)' | partclone.restore -C -s - -o '\(target)' 2>/dev/null && sync '\(target)'"),
+                command: "zstd -q -dc '\(peer)' | partclone.restore -C -s - -O '\(target)' 2>/dev/null && sync '\(target)'"),
         ], rounds: rounds)
     try compare(
         "Restore with full read-back, and verify",
@@ -153,7 +153,7 @@ do {
             Contender(name: "relight verify", prepare: "", command: "'\(relight)' --quiet verify '\(set)' > /dev/null"),
             Contender(
                 name: "zstd -d | partclone.chkimg", prepare: "",
-                command: "zstd -q -dc '\(peer)' | partclone.chkimg -s - 2>/dev/null"),
+                command: "zstd -q -dc '\(peer)' | partclone.chkimg -L /dev/null -s - 2>/dev/null"),
         ], rounds: rounds)
     try run("e2fsck -fn '\(target)' > /dev/null 2>&1")
     print("The restored filesystem passes e2fsck -fn.")
