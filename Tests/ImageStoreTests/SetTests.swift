@@ -175,7 +175,7 @@ import Testing
     @Test func aFileOrAMissingFolderIsNotASet() throws {
         let folder = Sample.folder()
         defer { Sample.remove(folder) }
-        close(open(folder + "/file", O_WRONLY | O_CREAT, 0o600))
+        unsafe close(open(folder + "/file", O_WRONLY | O_CREAT, 0o600))
         for path in ["\(folder)/file", "\(folder)/missing", "\(folder)/missing/deeper"] {
             let fault = #expect(throws: Fault.self, "\(path)") { try SetReader(FolderStore(path: path)) }
             #expect(fault?.code == .notASet, "\(path)")
