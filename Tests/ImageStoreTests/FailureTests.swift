@@ -44,7 +44,9 @@ import Testing
     @Test func aSetThatCouldNotBeBegunIsBegunByTheNextRun() throws {
         for moment in 0..<6 {
             let base = MemoryStore()
-            #expect(throws: Fault.self) { try Sample.backup([(Self.content, nil)], to: FailingStore(base, failing: moment)) }
+            #expect(throws: Fault.self) {
+                try Sample.backup([(Self.content, nil)], to: FailingStore(base, failing: moment))
+            }
             let (point, _) = try Sample.backup([(Self.content, nil)], to: base)
             #expect(try Sample.restore(SetReader(base).point(point.id).streams[0]) == Self.content)
         }

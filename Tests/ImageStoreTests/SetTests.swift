@@ -92,7 +92,9 @@ import Testing
     }
 
     @Test func bytesOutsideTheUsedMapNeverChangeWhatIsStored() throws {
-        let used = ExtentList([Extent(from: ByteCount(3), to: ByteCount(70_000)), Extent(from: ByteCount(200_001), to: ByteCount(200_002))])
+        let used = ExtentList([
+            Extent(from: ByteCount(3), to: ByteCount(70_000)), Extent(from: ByteCount(200_001), to: ByteCount(200_002)),
+        ])
         let store = MemoryStore()
         var content = Sample.content(300_000, seed: 41)
         try Sample.backup([(content, used)], to: store)
