@@ -190,6 +190,21 @@ import Testing
         #expect(store.objects["set.b"] == header)
     }
 
+    @Test func aWriterPutsMissingCopiesBack() throws {
+        let tiny = try Self.tiny()
+        let lost =
+            tiny.objects.keys.filter { $0.hasPrefix("copies/") } + tiny.objects.keys.filter { $0.hasPrefix("points/") }
+        #expect(lost.count == 6)
+        for name in lost {
+            let store = MemoryStore(objects: tiny.objects)
+            store.objects[name] = nil
+            #expect(try !SetReader(store).verify(.quick).isSound)
+            try SetWriter(store).abandon()
+            #expect(store.objects[name] == tiny.objects[name])
+            #expect(try SetReader(store).verify(.full).isSound)
+        }
+    }
+
     @Test func quickVerificationFindsWhatIsMissing() throws {
         let tiny = try Self.tiny()
         for name in tiny.objects.keys.sorted() {

@@ -201,8 +201,9 @@ private final class Verifier {
             }
             let file = try inspect(handle, name, id, needed[id], hasher)
             files[name] = file
-            if !file.isData, !isCopy {
-                // The second copy of a pack of lists must be there; when it is, it is looked at in its turn.
+            if !file.isData, !isCopy, needed[id] != nil {
+                // The second copy of a pack of lists must be there; when it is, it is looked at in its turn. A pack no
+                // point refers to is what an interrupted backup left.
                 let copy = ObjectName.copy(of: name)
                 if names[copy] == nil { damage(copy, -1, "The second copy of a pack of lists is missing.") }
             }
