@@ -202,6 +202,7 @@ class Set:
         version, compression, cipher, size, plain, stored = struct.unpack_from("<HBBIQQ", data, 8)
         need(version == 0 and cipher == 0 and size == 256 and data[128:256] == self.header, "another format or set")
         need(plain <= 128 << 20 and len(data) == 256 + stored, "a bad length")
+        need(hashlib.sha256(data[256:]).digest() == data[64:96], "the stored body does not match its hash")
         body = payload(compression, plain, data[256:])
         root = hashlib.sha256(body).digest()
         need(root == data[32:64] and root[:16].hex() == oid, "the body does not match its hash or name")

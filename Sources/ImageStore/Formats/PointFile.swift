@@ -92,6 +92,7 @@ struct PointFile: Hashable, Sendable {
         header.appendLittleEndian(UInt64(body.count))
         header.appendLittleEndian(UInt64(stored.count))
         root.append(to: &header)
+        try hasher.hash(stored).append(to: &header)
         header += [UInt8](repeating: 0, count: 124 - header.count)
         header.appendLittleEndian(CRC32.castagnoli.checksum(header))
         return (header + set.bytes + stored, PointFile.id(root))
@@ -169,6 +170,8 @@ struct PointFile: Hashable, Sendable {
         var plainLength: Int
         var storedLength: Int
         var root: UnitID
+        /// Hash of the body as stored.
+        var stored: UnitID
 
         init(_ span: RawSpan, fileSize: UInt64) throws(FieldError) {
             guard span.matches(PointFile.magic, at: 0), span.byteCount >= PointFile.headerSize else {
@@ -197,6 +200,7 @@ struct PointFile: Hashable, Sendable {
             self.plainLength = Int(plain)
             self.storedLength = Int(stored)
             self.root = try UnitID(span, "root hash", at: 32)
+            self.stored = try UnitID(span, "hash of the stored body", at: 64)
             self.set = try SetHeader(span.extracting(128..<PointFile.headerSize))
         }
     }

@@ -63,6 +63,11 @@ struct PackStructure: Sendable {
         guard size >= least else {
             throw damaged(name, at: 0, FieldError.truncated(field: "pack", at: 0, need: Int(least), have: Int(size)))
         }
+        guard size <= UInt64(UInt32.max) else {
+            throw damaged(
+                name, at: 0,
+                FieldError.invalid(field: "pack", at: 0, seen: "\(size) bytes", expected: "less than 4 GiB"))
+        }
         let end = size - UInt64(PackFooter.trailerSize)
         let tail = try handle.bytes(at: ByteCount(end), count: PackFooter.trailerSize)
         let trailer: PackFooter.Trailer

@@ -158,6 +158,11 @@ public final class SetReader: Sendable {
             throw PackStructure.damaged(place, at: 0, error)
         }
         let stored = try handle.bytes(at: ByteCount(UInt64(PointFile.headerSize)), count: header.storedLength)
+        guard try Hasher256().hash(stored) == header.stored else {
+            throw PackStructure.damaged(
+                place, at: UInt64(PointFile.headerSize),
+                .invalid(field: "body", at: 0, seen: "another hash", expected: header.stored.text))
+        }
         var body = stored
         if header.compression == StoredID.zstandard {
             body = [UInt8](repeating: 0, count: header.plainLength)

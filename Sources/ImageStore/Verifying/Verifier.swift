@@ -39,6 +39,8 @@ private final class Verifier {
     private struct Place: Hashable {
         var file: String
         var offset: Int
+        /// Of another kind than what is at the same place and costs data.
+        var harmless = false
     }
 
     init(_ reader: SetReader, depth: VerifyDepth, threads: Int, events: EventHandler?) {
@@ -64,11 +66,12 @@ private final class Verifier {
 
     /// Notes a damage once, and returns its number.
     @discardableResult
-    private func damage(_ file: String, _ offset: Int, _ what: String) -> Int {
-        if let known = places[Place(file: file, offset: offset)] { return known }
+    private func damage(_ file: String, _ offset: Int, _ what: String, harmless: Bool = false) -> Int {
+        let place = Place(file: file, offset: offset, harmless: harmless)
+        if let known = places[place] { return known }
         report.damages.append(
             VerifyReport.Damage(file: file, offset: offset < 0 ? nil : ByteCount(UInt64(offset)), what: what))
-        places[Place(file: file, offset: offset)] = report.damages.count - 1
+        places[place] = report.damages.count - 1
         return report.damages.count - 1
     }
 
@@ -131,11 +134,14 @@ private final class Verifier {
         let end: Int
         /// Bytes that are no records, where the footer did not help.
         let gaps: [Range<Int>]
+        /// Hashes of the pack's segments; empty where the footer did not help.
+        let segments: [UnitID]
 
         init(
             name: String, handle: any ObjectHandle, isData: Bool, offsets: [UInt32], firsts: [UInt32], marks: [UInt32],
-            end: Int, gaps: [Range<Int>]
+            end: Int, gaps: [Range<Int>], segments: [UnitID]
         ) {
+            self.segments = segments
             self.name = name
             self.handle = handle
             self.isData = isData
@@ -195,8 +201,9 @@ private final class Verifier {
             }
             let file = try inspect(handle, name, id, needed[id], hasher)
             files[name] = file
-            if !file.isData, !isCopy {
-                // The second copy of a pack of lists must be there; when it is, it is looked at in its turn.
+            if !file.isData, !isCopy, needed[id] != nil {
+                // The second copy of a pack of lists must be there; when it is, it is looked at in its turn. A pack no
+                // point refers to is what an interrupted backup left.
                 let copy = ObjectName.copy(of: name)
                 if names[copy] == nil { damage(copy, -1, "The second copy of a pack of lists is missing.") }
             }
@@ -223,7 +230,8 @@ private final class Verifier {
             for entry in structure.footer.entries { add(entry.offset, entry.record) }
             return PackFile(
                 name: name, handle: handle, isData: structure.header.kind == .data, offsets: offsets, firsts: firsts,
-                marks: marks, end: structure.footer.offset, gaps: [])
+                marks: marks, end: structure.footer.offset, gaps: [],
+                segments: structure.footer.segments)
         } catch {
             guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
             damage(name, error)
@@ -252,13 +260,27 @@ private final class Verifier {
         }
         return PackFile(
             name: name, handle: handle, isData: isData, offsets: offsets, firsts: firsts, marks: marks, end: end,
-            gaps: gaps)
+            gaps: gaps,
+            segments: [])
     }
 
-    /// A stretch of records read at once.
+    /// A stretch of a pack read at once: a segment and the rest of its last record, or one record by itself.
     private struct Task {
         var file: PackFile
+        var start: Int
+        var end: Int
+        /// The records that begin in it.
         var records: Range<Int>
+        /// The segment it begins with; `nil` where the pack's footer was lost.
+        var segment: Int?
+    }
+
+    private struct Found {
+        var file: String
+        var range: Range<Int>
+        var what: String
+        /// Whether it is a segment that differs, which says nothing new when a record in it is damaged.
+        var isSegment = false
     }
 
     private final class Shared: Sendable {
@@ -266,30 +288,40 @@ private final class Verifier {
         let read = Atomic<UInt64>(0)
         let content = Atomic<UInt64>(0)
         let records = Atomic<Int>(0)
-        let found = Mutex<[(String, Int, String)]>([])
+        let found = Mutex<[Found]>([])
+        func note(_ found: Found) { self.found.withLock { $0.append(found) } }
+    }
+
+    private func tasks() -> [Task] {
+        var tasks: [Task] = []
+        for file in files.values.sorted(by: { $0.name < $1.name }) {
+            guard !file.segments.isEmpty else {
+                for record in file.offsets.indices {
+                    let start = Int(file.offsets[record])
+                    let end = start + min(file.length(record), RecordHeader.maximumSize)
+                    tasks.append(Task(file: file, start: start, end: end, records: record..<record + 1, segment: nil))
+                }
+                continue
+            }
+            var record = 0
+            for segment in file.segments.indices {
+                let start = segment * PackFooter.segmentSize
+                var end = min(start + PackFooter.segmentSize, file.end)
+                let first = record
+                let limit = end
+                while record < file.offsets.count, Int(file.offsets[record]) < limit {
+                    end = max(end, Int(file.offsets[record]) + file.length(record))
+                    record += 1
+                }
+                tasks.append(Task(file: file, start: start, end: end, records: first..<record, segment: segment))
+            }
+        }
+        return tasks
     }
 
     private func readPacks() throws(Fault) {
-        var tasks: [Task] = []
-        var total: UInt64 = 0
-        for file in files.values.sorted(by: { $0.name < $1.name }) {
-            var start = 0
-            var size = 0
-            for record in file.offsets.indices {
-                // Where the footer was lost, the stretch to the next record may hold damage; records are read singly.
-                let length = file.length(record)
-                if record > start, size + length > PackFooter.segmentSize || !file.gaps.isEmpty {
-                    tasks.append(Task(file: file, records: start..<record))
-                    start = record
-                    size = 0
-                }
-                size += length
-                total += UInt64(length)
-            }
-            if start < file.offsets.count { tasks.append(Task(file: file, records: start..<file.offsets.count)) }
-        }
-        let work = tasks
-        let all = ByteCount(total)
+        let work = tasks()
+        let all = ByteCount(work.reduce(0) { $0 + UInt64($1.end - $1.start) })
         let shared = Shared()
         let unitSize = reader.set.unitSize
         let events = self.events
@@ -306,8 +338,15 @@ private final class Verifier {
             events?(.progress(Progress(phase: "verifying", done: read, total: all)))
             return true
         }
-        for (file, offset, what) in shared.found.withLock({ $0 }).sorted(by: { ($0.0, $0.1) < ($1.0, $1.1) }) {
-            damage(file, offset, what)
+        let found = shared.found.withLock { $0 }
+        let records = found.filter { !$0.isSegment }
+        for item in records { damage(item.file, item.range.lowerBound, item.what) }
+        for item in found where item.isSegment {
+            guard !records.contains(where: { $0.file == item.file && $0.range.overlaps(item.range) }),
+                item.range.lowerBound > 0
+                    || !report.damages.contains(where: { $0.file == item.file && $0.offset == .zero })
+            else { continue }
+            damage(item.file, item.range.lowerBound, item.what, harmless: true)
         }
         report.read = ByteCount(shared.read.load(ordering: .relaxed))
         report.content = ByteCount(shared.content.load(ordering: .relaxed))
@@ -318,28 +357,48 @@ private final class Verifier {
         _ task: Task, _ decoder: RecordDecoder, _ buffer: ByteBuffer, _ shared: Shared, _ unitSize: Int
     ) throws(Fault) {
         let file = task.file
-        let start = Int(file.offsets[task.records.lowerBound])
-        let last = task.records.upperBound - 1
-        var count = Int(file.offsets[last]) + file.length(last) - start
-        if count > buffer.count, task.records.count == 1 { count = min(count, RecordHeader.maximumSize) }
+        let count = task.end - task.start
+        guard count <= buffer.count else {
+            shared.note(
+                Found(file: file.name, range: task.start..<task.end, what: "The pack's footer lists a record too long.")
+            )
+            return
+        }
         do throws(Fault) {
-            try file.handle.read(at: UInt64(start), count, into: buffer)
+            try file.handle.read(at: UInt64(task.start), count, into: buffer)
         } catch {
-            guard task.records.count > 1 else {
-                shared.found.withLock { $0.append((file.name, start, "It cannot be read: \(error.what)")) }
+            guard task.segment != nil else {
+                shared.note(
+                    Found(file: file.name, range: task.start..<task.end, what: "It cannot be read: \(error.what)"))
                 return
             }
             // One unreadable sector must not hide the records around it.
             for record in task.records {
-                try read(Task(file: file, records: record..<record + 1), decoder, buffer, shared, unitSize)
+                let start = Int(file.offsets[record])
+                try read(
+                    Task(
+                        file: file, start: start, end: start + file.length(record), records: record..<record + 1,
+                        segment: nil), decoder, buffer, shared, unitSize)
             }
             return
         }
         let span = unsafe RawSpan(_unsafeBytes: buffer.bytes(0..<count))
         for number in task.records {
             let offset = Int(file.offsets[number])
-            let problem = try check(file, number, span, offset - start, buffer, decoder, shared, unitSize)
-            if let problem { shared.found.withLock { $0.append((file.name, offset, problem)) } }
+            let problem = try check(file, number, span, offset - task.start, buffer, decoder, shared, unitSize)
+            if let problem {
+                shared.note(Found(file: file.name, range: offset..<offset + file.length(number), what: problem))
+            }
+        }
+        if let segment = task.segment {
+            let size = min(PackFooter.segmentSize, file.end - task.start)
+            if try unsafe decoder.hasher.hash(buffer.bytes(0..<size)) != file.segments[segment] {
+                shared.note(
+                    Found(
+                        file: file.name, range: task.start..<task.start + size,
+                        what: "\(size) bytes from here differ from what was written, though their content is sound.",
+                        isSegment: true))
+            }
         }
         shared.read.add(UInt64(count), ordering: .relaxed)
         shared.records.add(task.records.count, ordering: .relaxed)
@@ -368,7 +427,8 @@ private final class Verifier {
         if unsafe !buffer.bytes(payload.upperBound..<at + record.totalSize).allSatisfy({ $0 == 0 }) {
             // Noted at its own place: no content is lost by it.
             let place = Int(file.offsets[number]) + record.headSize + record.storedLength
-            shared.found.withLock { $0.append((file.name, place, "The padding after a record is not zero.")) }
+            let end = Int(file.offsets[number]) + record.totalSize
+            shared.note(Found(file: file.name, range: place..<end, what: "The padding after a record is not zero."))
         }
         shared.content.add(UInt64(record.plainLength), ordering: .relaxed)
         return nil

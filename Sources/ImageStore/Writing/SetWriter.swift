@@ -70,7 +70,6 @@ public final class SetWriter: Sendable {
     private let state = Mutex(State())
     private let statisticsState = Mutex(Statistics())
     private let failed = Atomic<Bool>(false)
-    private let findingsAtOpen: [Finding]
 
     private struct State {
         var streams: [StreamWriter] = []
@@ -116,8 +115,8 @@ public final class SetWriter: Sendable {
         pages = UnitIndex(memory: memory / 16)
         data = PackWriter(store: store, set: set, kind: .data, limit: limit, twice: false) { packs.add($0, nil) }
         lists = PackWriter(store: store, set: set, kind: .lists, limit: limit, twice: true) { packs.add($0, nil) }
-        findingsAtOpen = try SetWriter.load(store, set, packs, index, pages)
-        for finding in findingsAtOpen { events(.finding(finding)) }
+        for finding in try SetWriter.load(store, set, packs, index, pages) { events(.finding(finding)) }
+        try SetWriter.mendPoints(store, set)
         try takeOver(events)
     }
 
@@ -318,7 +317,9 @@ public final class SetWriter: Sendable {
                 let pack = try PackStructure.read(
                     handle, name: "\(store.name)/\(object.name)", id: id, set: set, hasher: hasher)
                 let reference = PackReference(id: id, size: handle.size.bytes, footer: pack.footer.digest)
-                if pack.header.kind == .lists, !copies.contains(ObjectName.copy(of: object.name)) { continue }
+                if pack.header.kind == .lists, !copies.contains(ObjectName.copy(of: object.name)) {
+                    try mendPack(store, object.name, handle, pack.footer, hasher)
+                }
                 let number = packs.add(id, reference)
                 for entry in pack.footer.entries {
                     let places = entry.record.ids.enumerated().map { unit in

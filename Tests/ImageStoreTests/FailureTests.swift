@@ -1,0 +1,200 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Findings
+import Geometry
+import Glibc
+import ImageStore
+import Synchronization
+import Testing
+
+/// Media that fail, fill up or lie, and programs that are interrupted.
+@Suite struct FailureTests {
+    static let content = Sample.content(600_000, seed: 21)
+    static let other = Sample.content(500_000, seed: 22)
+
+    @Test(arguments: [false, true]) func aFailureAtAnyMomentHarmsNoFinishedPoint(afterwards: Bool) throws {
+        let before = MemoryStore()
+        let (first, _) = try Sample.backup([(Self.content, nil)], to: before, name: "first")
+        let whole = FailingStore(MemoryStore(objects: before.objects))
+        try Sample.backup([(Self.other, nil)], to: whole, name: "second")
+        let changes = whole.changes.load(ordering: .relaxed)
+        #expect(changes >= 10)
+        for moment in 0..<changes {
+            let base = MemoryStore(objects: before.objects)
+            let failing = FailingStore(base, failing: moment, afterwards: afterwards)
+            #expect(throws: Fault.self, "failure \(moment)") {
+                try Sample.backup([(Self.other, nil)], to: failing, name: "second")
+            }
+            let reader = try SetReader(base)
+            #expect(try Sample.restore(reader.point(first.id).streams[0]) == Self.content)
+            // The interrupted point is absent or complete.
+            let points = try reader.points().points
+            #expect(points.count <= 2)
+            for point in points where point.id != first.id {
+                #expect(try Sample.restore(reader.point(point.id).streams[0]) == Self.other)
+            }
+            // A rerun finishes.
+            let (again, _) = try Sample.backup([(Self.other, nil)], to: base, name: "again")
+            #expect(try Sample.restore(SetReader(base).point(again.id).streams[0]) == Self.other)
+            #expect(try SetReader(base).verify(.full).isComplete)
+        }
+    }
+
+    @Test func aSetThatCouldNotBeBegunIsBegunByTheNextRun() throws {
+        for moment in 0..<6 {
+            let base = MemoryStore()
+            #expect(throws: Fault.self) {
+                try Sample.backup([(Self.content, nil)], to: FailingStore(base, failing: moment))
+            }
+            let (point, _) = try Sample.backup([(Self.content, nil)], to: base)
+            #expect(try Sample.restore(SetReader(base).point(point.id).streams[0]) == Self.content)
+        }
+    }
+
+    @Test(arguments: ["packs/", "copies/packs/", "points/", "copies/points/"])
+    func whatIsWrittenWrongIsNoticedBeforeSuccessIsReported(lying: String) throws {
+        let base = MemoryStore()
+        let fault = #expect(throws: Fault.self) {
+            try Sample.backup([(Self.content, nil)], to: FailingStore(base, lying: lying))
+        }
+        #expect(fault?.code == .storeFailed)
+        #expect(fault?.what.contains("reads back differently") == true)
+        if lying.hasSuffix("packs/") { #expect(try SetReader(base).points().points.isEmpty) }
+    }
+
+    @Test func withoutReadBackAWrongPackGoesUnnoticed() throws {
+        // Shows that it is the read-back that notices, not something else.
+        let base = MemoryStore()
+        try Sample.backup([(Self.content, nil)], to: FailingStore(base, lying: "packs/"), readBack: false)
+        #expect(try !SetReader(base).verify(.full).isSound)
+    }
+
+    @Test func aFullStoreSaysSoAndKeepsWhatWasFinished() throws {
+        let before = MemoryStore()
+        let (first, _) = try Sample.backup([(Self.content, nil)], to: before)
+        let used = before.objects.values.reduce(0) { $0 + $1.count }
+        let roomy = MemoryStore(objects: before.objects)
+        try Sample.backup([(Self.other, nil)], to: roomy)
+        let needed = roomy.objects.values.reduce(0) { $0 + $1.count } - used
+        for room in stride(from: 0, to: needed - 1024, by: 16_384) {
+            let store = MemoryStore(objects: before.objects, capacity: used + room)
+            let fault = #expect(throws: Fault.self) { try Sample.backup([(Self.other, nil)], to: store) }
+            #expect(fault?.code == .storeFull)
+            let reader = try SetReader(store)
+            #expect(try Sample.restore(reader.point(first.id).streams[0]) == Self.content)
+            #expect(try reader.verify(.full).isComplete)
+        }
+    }
+
+    /// Whether a small filesystem can be mounted here.
+    static let canMount: Bool = {
+        let folder = Sample.folder()
+        defer { Sample.remove(folder) }
+        guard unsafe mount("relight-test", folder, "tmpfs", 0, "size=1m") == 0 else { return false }
+        return unsafe umount(folder) == 0
+    }()
+
+    @Test(.enabled(if: canMount, "needs the right to mount a small filesystem"))
+    func aFullFilesystemIsStoreFullAndReadingGoesOn() throws {
+        let folder = Sample.folder()
+        defer { Sample.remove(folder) }
+        try #require(unsafe mount("relight-test", folder, "tmpfs", 0, "size=3m") == 0)
+        defer { _ = unsafe umount(folder) }
+        let store = FolderStore(path: folder + "/set")
+        let (first, _) = try Sample.backup([(Self.content, nil)], to: store)
+        var random = Seeded(5)
+        let large = (0..<8_000_000).map { _ in UInt8.random(in: 0...255, using: &random) }
+        let fault = #expect(throws: Fault.self) { try Sample.backup([(large, nil)], to: store) }
+        #expect(fault?.code == .storeFull)
+        #expect(fault?.place.hasPrefix(folder) == true)
+        // Fill what the unfinished pack gave back.
+        let filler = unsafe open(folder + "/filler", O_WRONLY | O_CREAT, 0o600)
+        while unsafe write(filler, large, 4096) == 4096 {}
+        close(filler)
+        let reader = try SetReader(store)
+        #expect(try reader.points().points.map(\.id) == [first.id])
+        #expect(try Sample.restore(reader.point().streams[0]) == Self.content)
+        #expect(try reader.verify(.full).isSound)
+    }
+
+    @Test func anInterruptedBackupGoesOnFromItsUnfinishedPack() throws {
+        let folder = Sample.folder()
+        defer { Sample.remove(folder) }
+        let store = FolderStore(path: folder)
+        var random = Seeded(9)
+        let content = (0..<(12 << 20)).map { _ in UInt8.random(in: 0...255, using: &random) }
+        let writer = try SetWriter(store)
+        let stream = try writer.beginStream(Sample.stream(content.count))
+        let worker = try UnitWorker(writer)
+        while let piece = stream.nextPiece(), piece.extent.start < .mebibytes(10) {
+            var bytes = Array(content[Sample.range(piece.extent)])
+            var span = bytes.mutableSpan
+            var raw = unsafe span.mutableBytes
+            try worker.add(piece, of: stream, &raw)
+        }
+        // What a kill would leave: the unfinished file, without the lock of its writer.
+        let names = try FolderStore(path: folder + "/tmp").topLevelNames(limit: 10)
+        #expect(names.count == 1)
+        let left = try #require(names.first)
+        #expect(unsafe link("\(folder)/tmp/\(left)", "\(folder)/kept") == 0)
+        writer.abandon()
+        for object in try store.list("packs") { try store.delete(object.name) }
+        // abandon() sealed the file; its records are cut where the last write of 4 MiB ended.
+        #expect(unsafe truncate("\(folder)/kept", 8 << 20) == 0)
+        #expect(unsafe rename("\(folder)/kept", "\(folder)/tmp/left.part") == 0)
+
+        let (point, statistics) = try Sample.backup([(content, nil)], to: store)
+        #expect(statistics.shared > .mebibytes(7))
+        #expect(statistics.new < .mebibytes(5))
+        #expect(try Sample.restore(SetReader(store).point(point.id).streams[0]) == content)
+        #expect(try SetReader(store).verify(.full).isSound)
+        #expect(try FolderStore(path: folder + "/tmp").topLevelNames(limit: 10).isEmpty)
+    }
+
+    @Test func abandoningKeepsWhatWasStoredForTheNextRun() throws {
+        let store = MemoryStore()
+        let writer = try SetWriter(store)
+        let stream = try writer.beginStream(Sample.stream(Self.content.count))
+        let worker = try UnitWorker(writer)
+        while let piece = stream.nextPiece() {
+            var bytes = Array(Self.content[Sample.range(piece.extent)])
+            var span = bytes.mutableSpan
+            var raw = unsafe span.mutableBytes
+            try worker.add(piece, of: stream, &raw)
+        }
+        writer.abandon()
+        #expect(try SetReader(store).points().points.isEmpty)
+        let (_, statistics) = try Sample.backup([(Self.content, nil)], to: store)
+        #expect(statistics.new == .zero)
+        #expect(statistics.shared > .zero)
+    }
+
+    @Test func aStreamThatWasNotReadToItsEndIsNotSealed() throws {
+        let store = MemoryStore()
+        let writer = try SetWriter(store)
+        let stream = try writer.beginStream(Sample.stream(Self.content.count))
+        _ = stream.nextPiece()
+        #expect(throws: Fault.self) { try writer.commit(Sample.facts("x")) }
+        #expect(try SetReader(store).points().points.isEmpty)
+    }
+
+    @Test func afterAFailureTheWriterTakesNothingMore() throws {
+        let store = MemoryStore(capacity: 100_000)
+        let writer = try SetWriter(store, options: .init(packSize: .mebibytes(1)))
+        let stream = try writer.beginStream(Sample.stream(8 << 20))
+        let worker = try UnitWorker(writer)
+        var random = Seeded(1)
+        var failures = 0
+        while let piece = stream.nextPiece() {
+            var bytes = (0..<Int(piece.extent.length.bytes)).map { _ in UInt8.random(in: 0...255, using: &random) }
+            var span = bytes.mutableSpan
+            var raw = unsafe span.mutableBytes
+            do { try worker.add(piece, of: stream, &raw) } catch { failures += 1 }
+        }
+        #expect(failures > 20)
+        #expect(throws: Fault.self) { try writer.commit(Sample.facts("x")) }
+        writer.abandon()
+        #expect(try SetReader(store).points().points.isEmpty)
+    }
+}
