@@ -173,14 +173,18 @@ struct DownloadedRoot: Sendable {
     static func libraries(listed text: String, root: String, of path: String) throws(Fault) -> [String] {
         var found: [String] = []
         for line in text.split(separator: "\n") {
-            let words = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).map(String.init)
-            guard let arrow = words.firstIndex(of: "=>"), words.count > arrow + 1 else { continue }
-            let target = words[arrow + 1]
+            // NAME => PATH (ADDRESS); the path may hold blanks.
+            guard let arrow = line.firstRange(of: " => ") else { continue }
+            let name = line[..<arrow.lowerBound].trimmingPrefix(while: \.isWhitespace)
+            var target = String(line[arrow.upperBound...])
+            if target.hasSuffix(")"), let address = target.ranges(of: " (0x").last {
+                target = String(target[..<address.lowerBound])
+            }
             // The loader itself is listed under the name programs give it.
-            if words[0].hasSuffix("ld-linux-x86-64.so.2") { continue }
+            if name.hasSuffix("ld-linux-x86-64.so.2") { continue }
             guard target.hasPrefix(root + "/") else {
                 throw Fault(
-                    .mediaContent, what: "The shared library \(words[0]) is not in the downloaded packages.",
+                    .mediaContent, what: "The shared library \(name) is not in the downloaded packages.",
                     place: path,
                     remedy: "Name the package that has it on a `packages` line of the hook.")
             }

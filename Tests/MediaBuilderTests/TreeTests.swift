@@ -93,6 +93,10 @@ import Testing
         #expect(
             try DownloadedRoot.libraries(listed: listed, root: "/r", of: "/usr/bin/x")
                 == ["/usr/lib/x86_64-linux-gnu/libz.so.1"])
+        #expect(
+            try DownloadedRoot.libraries(
+                listed: "\tlibz.so.1 => /a (0x1) b/usr/lib/libz.so.1 (0x00007f)", root: "/a (0x1) b", of: "/usr/bin/x")
+                == ["/usr/lib/libz.so.1"])
         for bad in ["\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x0)", "\tlibz.so.1 => not found"] {
             #expect(throws: Fault.self) { try DownloadedRoot.libraries(listed: bad, root: "/r", of: "/usr/bin/x") }
         }
