@@ -102,6 +102,17 @@ struct DownloadedRoot: Sendable {
         return nil
     }
 
+    /// What a place leads to in the end, inside the tree; itself when it is no link. `nil` when it leads nowhere.
+    func target(of place: Place) -> Place? {
+        var current = place
+        for _ in 0..<16 {
+            guard case .link(let target) = current.kind else { return current }
+            guard let next = self.place(Self.joined(Files.parent(of: current.path), target)) else { return nil }
+            current = next
+        }
+        return nil
+    }
+
     /// Paths that match a glob of absolute paths, sorted; links in folders are followed first.
     func paths(matching pattern: String) throws(Fault) -> [String] {
         guard pattern.contains(where: { "*?[".contains($0) }) else { return place(pattern).map { [$0.path] } ?? [] }
@@ -137,7 +148,8 @@ struct DownloadedRoot: Sendable {
         _ name: String, _ arguments: [String], environment: [String: String] = [:], directory: String? = nil,
         seconds: Double = 600
     ) throws(Fault) -> ToolOutput {
-        guard let program = program(name) else {
+        // The kernel would follow an absolute link to the build machine's own file.
+        guard let program = program(name).flatMap(target(of:)) else {
             throw Fault(
                 .mediaContent, what: "The program \(name) is in none of the downloaded packages.", place: folder,
                 remedy: "Add its package to `builder-packages` in the layout file.")

@@ -24,13 +24,16 @@ struct PackageArchive {
     private var configuration: String { folder + "/apt.conf" }
     private var archives: String { folder + "/cache/archives" }
 
-    /// Resolves `wanted` with all dependencies, preferring the locked versions, and downloads.
-    /// The packages with the path of each file.
-    func download(_ wanted: [String], preferring lock: PackageLock?) throws(Fault) -> [(LockedPackage, path: String)] {
+    /// Resolves `wanted`, and of `optional` those the suite has, with all dependencies, preferring the locked versions,
+    /// and downloads. The packages with the path of each file.
+    func download(
+        _ wanted: [String], optional: [String], preferring lock: PackageLock?
+    ) throws(Fault) -> [(LockedPackage, path: String)] {
         try configure(preferring: lock)
         events(.step("Reading the package lists of \(suite)"))
         try update()
-        let request = ["-y", "--no-install-recommends"] + ["install"] + wanted
+        let known = optional.isEmpty ? [] : try knownPackages()
+        let request = ["-y", "--no-install-recommends", "install"] + wanted + optional.filter(known.contains)
         let plan = try run(["--print-uris"] + request, doing: "The packages cannot be resolved")
         let files = Self.missingFiles(printedURIs: plan.standardOutput)
         if !files.isEmpty {
@@ -56,6 +59,13 @@ struct PackageArchive {
             result.append((package, archives + "/" + file))
         }
         return result
+    }
+
+    /// The names of all packages of the suite.
+    private func knownPackages() throws(Fault) -> Set<String> {
+        let output = try Tool("apt-cache", package: "apt").check(
+            ["pkgnames"], environment: environment, limit: 64 << 20)
+        return Set(output.standardOutput.split(separator: "\n").map(String.init))
     }
 
     /// Downloads what is missing, telling how far it is: apt names each package as it begins to fetch it.

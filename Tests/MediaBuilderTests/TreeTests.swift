@@ -79,6 +79,8 @@ import Testing
         let root = try root(scratch)
         #expect(root.place("/bin/ls")?.path == "/usr/bin/ls")
         #expect(root.place("/usr/share/misc/magic")?.kind == .link(target: "/usr/lib/file/magic"))
+        #expect(root.place("/usr/share/misc/magic").flatMap(root.target(of:))?.path == "/usr/lib/file/magic")
+        #expect(root.place("/usr/loop").flatMap(root.target(of:)) == nil)
         #expect(root.place("/usr/bin/../../../../usr/bin/ls")?.path == "/usr/bin/ls")
         #expect(root.place("/usr/loop/x") == nil)
         #expect(try root.paths(matching: "/usr/lib/*/magic*") == ["/usr/lib/file/magic", "/usr/lib/file/magic.mgc"])
