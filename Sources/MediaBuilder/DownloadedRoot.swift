@@ -102,6 +102,17 @@ struct DownloadedRoot: Sendable {
         return nil
     }
 
+    /// What a place leads to in the end, inside the tree; itself when it is no link. `nil` when it leads nowhere.
+    func target(of place: Place) -> Place? {
+        var current = place
+        for _ in 0..<16 {
+            guard case .link(let target) = current.kind else { return current }
+            guard let next = self.place(Self.joined(Files.parent(of: current.path), target)) else { return nil }
+            current = next
+        }
+        return nil
+    }
+
     /// Paths that match a glob of absolute paths, sorted; links in folders are followed first.
     func paths(matching pattern: String) throws(Fault) -> [String] {
         guard pattern.contains(where: { "*?[".contains($0) }) else { return place(pattern).map { [$0.path] } ?? [] }
@@ -137,7 +148,8 @@ struct DownloadedRoot: Sendable {
         _ name: String, _ arguments: [String], environment: [String: String] = [:], directory: String? = nil,
         seconds: Double = 600
     ) throws(Fault) -> ToolOutput {
-        guard let program = program(name) else {
+        // The kernel would follow an absolute link to the build machine's own file.
+        guard let program = program(name).flatMap(target(of:)) else {
             throw Fault(
                 .mediaContent, what: "The program \(name) is in none of the downloaded packages.", place: folder,
                 remedy: "Add its package to `builder-packages` in the layout file.")
@@ -173,14 +185,18 @@ struct DownloadedRoot: Sendable {
     static func libraries(listed text: String, root: String, of path: String) throws(Fault) -> [String] {
         var found: [String] = []
         for line in text.split(separator: "\n") {
-            let words = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).map(String.init)
-            guard let arrow = words.firstIndex(of: "=>"), words.count > arrow + 1 else { continue }
-            let target = words[arrow + 1]
+            // NAME => PATH (ADDRESS); the path may hold blanks.
+            guard let arrow = line.firstRange(of: " => ") else { continue }
+            let name = line[..<arrow.lowerBound].trimmingPrefix(while: \.isWhitespace)
+            var target = String(line[arrow.upperBound...])
+            if target.hasSuffix(")"), let address = target.ranges(of: " (0x").last {
+                target = String(target[..<address.lowerBound])
+            }
             // The loader itself is listed under the name programs give it.
-            if words[0].hasSuffix("ld-linux-x86-64.so.2") { continue }
+            if name.hasSuffix("ld-linux-x86-64.so.2") { continue }
             guard target.hasPrefix(root + "/") else {
                 throw Fault(
-                    .mediaContent, what: "The shared library \(words[0]) is not in the downloaded packages.",
+                    .mediaContent, what: "The shared library \(name) is not in the downloaded packages.",
                     place: path,
                     remedy: "Name the package that has it on a `packages` line of the hook.")
             }

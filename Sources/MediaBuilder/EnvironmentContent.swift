@@ -54,10 +54,11 @@ struct EnvironmentContent {
         for name in try Files.names(in: folder) {
             switch Files.kind(folder + "/" + name) {
             case .folder?: try addSettings(folder + "/" + name, to: path + "/" + name)
-            case .file(_, let mode)?:
+            case .file?:
+                // The mode comes from the content: a checkout or a copy may lose it.
+                let isScript = Files.head(folder + "/" + name, 2).elementsEqual([0x23, 0x21])
                 tree.put(
-                    path + "/" + name, .file(.file(folder + "/" + name), mode: mode & 0o111 != 0 ? 0o755 : 0o644),
-                    group: "base")
+                    path + "/" + name, .file(.file(folder + "/" + name), mode: isScript ? 0o755 : 0o644), group: "base")
             default: break
             }
         }

@@ -103,7 +103,7 @@ public enum MediaBuilder {
     /// Level of compression for a medium to keep, and for one to test with.
     static let (levelToKeep, levelToTest): (Int32, Int32) = (19, 3)
 
-    /// Builds the ISO. Throws `media.…` faults; the old ISO stays until the new one is complete.
+    /// Builds the ISO, and beside it `<ISO>.packages`, the lock file of what it was made of. Throws `media.…` faults; the old ISO stays until the new one is complete.
     public static func buildISO(_ options: ISOOptions, events: @escaping EventHandler) throws(Fault) -> ISOReport {
         let options = options.absolute
         guard case .file(_, let mode)? = Files.kind(options.relight), mode & 0o111 != 0 else {
@@ -111,9 +111,21 @@ public enum MediaBuilder {
                 .missing, what: "There is no relight program to put on the medium.", place: options.relight,
                 remedy: "Run `make build` first, or name it with --relight.")
         }
+        if let bad = options.cache.first(where: { ":;\"\\[]".contains($0) || $0.isNewline }) {
+            throw Fault(
+                .usage,
+                what: "The folder's name holds the character `\(bad)`, which apt or the loader takes for a separator.",
+                place: options.cache, remedy: "Name another folder with --cache, or move Relight's source folder.")
+        }
         let lock = try FolderLock(options.cache)
         defer { withExtendedLifetime(lock) {} }
         let layoutFile = options.source + "/iso-builder/layout"
+        guard Files.exists(layoutFile) else {
+            throw Fault(
+                .missing, what: "This is not Relight's source folder: it has no iso-builder/layout.",
+                place: options.source,
+                remedy: "Run the builder in that folder, or name it with --source.")
+        }
         var layout = try Layout(text: try Files.text(layoutFile), file: layoutFile)
         if let suite = options.suite { layout.suite = suite }
         let hooks = try HookSet(folder: options.source + "/initramfs-hooks").hooks
@@ -141,6 +153,7 @@ public enum MediaBuilder {
         _ = try image.build(work: options.cache + "/work", output: options.output)
         try Files.remove(options.cache + "/work")
 
+        try Files.write(Data(packages.lock.text.utf8), to: options.output + ".packages")
         let bytes = try Files.bytes(options.output)
         return ISOReport(
             path: options.output, size: UInt64(bytes.count), sha256: try SHA256.hex(bytes), suite: layout.suite,

@@ -3,6 +3,8 @@
 
 import FoundationEssentials
 import Findings
+import Geometry
+import Synchronization
 import Tools
 
 /// Downloads packages of one Debian suite into a folder without touching the host's apt: own sources, lists, cache and
@@ -22,19 +24,22 @@ struct PackageArchive {
     private var configuration: String { folder + "/apt.conf" }
     private var archives: String { folder + "/cache/archives" }
 
-    /// Resolves `wanted` with all dependencies, preferring the locked versions, and downloads.
-    /// The packages with the path of each file.
-    func download(_ wanted: [String], preferring lock: PackageLock?) throws(Fault) -> [(LockedPackage, path: String)] {
+    /// Resolves `wanted`, and of `optional` those the suite has, with all dependencies, preferring the locked versions,
+    /// and downloads. The packages with the path of each file.
+    func download(
+        _ wanted: [String], optional: [String], preferring lock: PackageLock?
+    ) throws(Fault) -> [(LockedPackage, path: String)] {
         try configure(preferring: lock)
         events(.step("Reading the package lists of \(suite)"))
         try update()
-        let request = ["-y", "--no-install-recommends"] + ["install"] + wanted
+        let known = optional.isEmpty ? [] : try knownPackages()
+        let request = ["-y", "--no-install-recommends", "install"] + wanted + optional.filter(known.contains)
         let plan = try run(["--print-uris"] + request, doing: "The packages cannot be resolved")
-        let names = Self.fileNames(printedURIs: plan.standardOutput)
-        // --print-uris leaves out what is already there, so the cache is listed too: apt keeps it free of leftovers
-        // only on request.
-        events(.step("Downloading \(names.count) packages"))
-        try run(["--download-only"] + request, doing: "The packages cannot be downloaded", seconds: 3600)
+        let files = Self.missingFiles(printedURIs: plan.standardOutput)
+        if !files.isEmpty {
+            events(.step("Downloading \(files.count) packages"))
+            try fetch(files, request)
+        }
         let chosen = try run(["--simulate"] + request, doing: "The packages cannot be resolved")
         let selected = Self.simulatedInstallations(chosen.standardOutput)
         let present = try Files.names(in: archives)
@@ -56,12 +61,45 @@ struct PackageArchive {
         return result
     }
 
-    /// The file names in the output of `apt-get --print-uris`: `'URI' NAME SIZE DIGEST`.
-    static func fileNames(printedURIs text: String) -> [String] {
+    /// The names of all packages of the suite.
+    private func knownPackages() throws(Fault) -> Set<String> {
+        let output = try Tool("apt-cache", package: "apt").check(
+            ["pkgnames"], environment: environment, limit: 64 << 20)
+        return Set(output.standardOutput.split(separator: "\n").map(String.init))
+    }
+
+    /// Downloads what is missing, telling how far it is: apt names each package as it begins to fetch it.
+    private func fetch(_ files: [(package: String, size: UInt64)], _ request: [String]) throws(Fault) {
+        let sizes = Dictionary(files.map { ($0.package, $0.size) }, uniquingKeysWith: { first, _ in first })
+        let total = ByteCount(files.reduce(0) { $0 + $1.size })
+        let begun = Mutex<UInt64>(0)
+        let events = events
+        let arguments = ["--download-only"] + request
+        let output = try apt.run(
+            arguments, environment: environment, seconds: 3600,
+            onLine: { line in
+                // Get:7 http://… trixie/main amd64 zstd amd64 1.5.7+dfsg-1 [756 kB]
+                let words = line.split(separator: " ")
+                guard words.count > 4, words[0].hasPrefix("Get:"), let size = sizes[String(words[4])] else { return }
+                let before = begun.withLock { begun in
+                    defer { begun += size }
+                    return begun
+                }
+                events(.progress(Progress(phase: "downloading", done: ByteCount(before), total: total)))
+            })
+        guard output.status == 0 else { throw failure("The packages cannot be downloaded", output) }
+        events(.progress(Progress(phase: "downloading", done: total, total: total)))
+    }
+
+    /// The packages and sizes in the output of `apt-get --print-uris`, which leaves out what is already there:
+    /// `'URI' NAME_VERSION_ARCHITECTURE.deb SIZE DIGEST`.
+    static func missingFiles(printedURIs text: String) -> [(package: String, size: UInt64)] {
         text.split(separator: "\n").compactMap { line in
             let words = line.split(separator: " ")
-            guard line.hasPrefix("'"), words.count >= 3 else { return nil }
-            return String(words[1])
+            guard line.hasPrefix("'"), words.count >= 3, let size = UInt64(words[2]), size < 1 << 40,
+                let name = words[1].split(separator: "_").first
+            else { return nil }
+            return (String(name), size)
         }
     }
 
@@ -181,14 +219,15 @@ struct PackageArchive {
     @discardableResult
     private func run(_ arguments: [String], doing failure: String, seconds: Double = 900) throws(Fault) -> ToolOutput {
         let output = try apt.run(arguments, environment: environment, seconds: seconds, limit: 16 << 20)
-        guard output.status == 0 else {
-            let reason = output.standardError.split(separator: "\n").filter { $0.hasPrefix("E:") }.joined(
-                separator: " ")
-            throw Fault(
-                .mediaArchive, what: "\(failure): \(reason.isEmpty ? output.lastLine : reason)", place: suite,
-                remedy: "Check the network and the `packages` lines of the hooks; a package may not exist in \(suite).")
-        }
+        guard output.status == 0 else { throw self.failure(failure, output) }
         return output
+    }
+
+    private func failure(_ what: String, _ output: ToolOutput) -> Fault {
+        let reason = output.standardError.split(separator: "\n").filter { $0.hasPrefix("E:") }.joined(separator: " ")
+        return Fault(
+            .mediaArchive, what: "\(what): \(reason.isEmpty ? output.lastLine : reason)", place: suite,
+            remedy: "Check the network and the `packages` lines of the hooks; a package may not exist in \(suite).")
     }
 
     /// `VERSION_CODENAME` of the host's `/etc/os-release`.

@@ -20,8 +20,11 @@ struct Packages {
         layout: Layout, hooks: [Hook], options: ISOOptions, events: @escaping EventHandler
     ) throws(Fault) -> Packages {
         let lockFile = "\(options.source)/iso-builder/\(layout.suite).lock"
-        let wanted = Set([layout.kernelPackage] + layout.builderPackages + hooks.flatMap { $0.packages.map(\.text) })
-            .sorted()
+        let words = hooks.flatMap(\.packages)
+        let wanted = Set(
+            [layout.kernelPackage] + layout.builderPackages + words.filter { !$0.isOptional }.map(\.text)
+        ).sorted()
+        let optional = Set(words.filter(\.isOptional).map(\.text)).subtracting(wanted).sorted()
         var lock: PackageLock?
         if Files.exists(lockFile), options.lock != .refresh {
             lock = try PackageLock(text: try Files.text(lockFile), file: lockFile)
@@ -34,7 +37,7 @@ struct Packages {
         }
         let archive = PackageArchive(
             folder: folder, suite: layout.suite, components: layout.components, mirror: options.mirror, events: events)
-        let found = try archive.download(wanted, preferring: lock)
+        let found = try archive.download(wanted, optional: optional, preferring: lock)
         let time = try releaseTime(folder: folder + "/lists")
         var result = PackageLock(suite: layout.suite, time: time, packages: found.map(\.0))
         if let lock {

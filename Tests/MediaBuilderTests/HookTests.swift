@@ -74,7 +74,7 @@ import Testing
         let lock = try PackageLock(text: try Files.text(lockFile), file: lockFile)
         #expect(lock.suite == layout.suite)
         #expect(lock.text == (try Files.text(lockFile)))
-        let wanted = Set([layout.kernelPackage] + layout.builderPackages + hooks.flatMap { $0.packages.map(\.text) })
+        let wanted = Set([layout.kernelPackage] + layout.builderPackages + hooks.flatMap(\.packages).map(\.text))
         #expect(wanted.subtracting(lock.packages.map(\.name)).isEmpty, "the lock file is older than the hooks")
     }
 

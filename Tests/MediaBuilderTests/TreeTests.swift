@@ -79,6 +79,8 @@ import Testing
         let root = try root(scratch)
         #expect(root.place("/bin/ls")?.path == "/usr/bin/ls")
         #expect(root.place("/usr/share/misc/magic")?.kind == .link(target: "/usr/lib/file/magic"))
+        #expect(root.place("/usr/share/misc/magic").flatMap(root.target(of:))?.path == "/usr/lib/file/magic")
+        #expect(root.place("/usr/loop").flatMap(root.target(of:)) == nil)
         #expect(root.place("/usr/bin/../../../../usr/bin/ls")?.path == "/usr/bin/ls")
         #expect(root.place("/usr/loop/x") == nil)
         #expect(try root.paths(matching: "/usr/lib/*/magic*") == ["/usr/lib/file/magic", "/usr/lib/file/magic.mgc"])
@@ -93,6 +95,10 @@ import Testing
         #expect(
             try DownloadedRoot.libraries(listed: listed, root: "/r", of: "/usr/bin/x")
                 == ["/usr/lib/x86_64-linux-gnu/libz.so.1"])
+        #expect(
+            try DownloadedRoot.libraries(
+                listed: "\tlibz.so.1 => /a (0x1) b/usr/lib/libz.so.1 (0x00007f)", root: "/a (0x1) b", of: "/usr/bin/x")
+                == ["/usr/lib/libz.so.1"])
         for bad in ["\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x0)", "\tlibz.so.1 => not found"] {
             #expect(throws: Fault.self) { try DownloadedRoot.libraries(listed: bad, root: "/r", of: "/usr/bin/x") }
         }
