@@ -255,11 +255,11 @@ public final class JobRunner {
         switch found.home {
         case .folder(let folder):
             // Files beside a job that is run by hand are the user's; the environment's own memory keeps nothing.
-            if !inEnvironment { store(text, "\(folder)/\(name)") }
+            if !inEnvironment { store(text, "\(folder)/\(name)", as: "\(folder)/\(name)") }
         case .volume(let volume, let folder):
             do throws(Fault) {
                 let location = try StoreLocation.mount(volume, below: folder)
-                store(text, "\(location.path)/\(name)")
+                store(text, "\(location.path)/\(name)", as: "\(name) on \(volume.path)")
                 location.release()
             } catch {
                 console.say("The log could not be written beside the job: \(error.what)")
@@ -271,20 +271,20 @@ public final class JobRunner {
             // Only where a set is: a place that was mistyped is not made.
             if KernelFiles.live.exists("\(location.path)/RELIGHT.txt") {
                 unsafe mkdir("\(location.path)/logs", 0o755)
-                store(text, "\(location.path)/logs/\(name)")
+                store(text, "\(location.path)/logs/\(name)", as: "\(set)/logs/\(name)")
             }
             location.release()
         }
     }
 
-    private func store(_ text: String, _ path: String) {
-        guard writeFile(path, text) else { return console.say("The log could not be written to \(path).") }
+    private func store(_ text: String, _ path: String, as place: String) {
+        guard writeFile(path, text) else { return console.say("The log could not be written: \(place).") }
         let descriptor = unsafe relight_open(path, O_RDONLY, 0)
         if descriptor >= 0 {
             fsync(descriptor)
             close(descriptor)
         }
-        console.say("The log is in \(path).")
+        console.say("The log is in \(place).")
     }
 
     private func leave(_ after: JobFile.After, isGood: Bool) {

@@ -71,7 +71,7 @@ public struct MainScreen: Hashable, Sendable {
             "    SET:  a folder, or label:NAME/folder on the filesystem with that label", "",
             isSerial
                 ? "  `relight screen` shows this again."
-                : "  Alt+F2 is a second shell, Alt+F1 comes back. `relight screen` shows this again.",
+                : "  Alt+F2: a second shell, Alt+F1: back here. `relight screen` shows this again.",
             "",
         ]
         return lines.joined(separator: "\n") + "\n"

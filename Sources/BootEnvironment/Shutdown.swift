@@ -66,6 +66,8 @@ public enum Shutdown: String, Sendable, CaseIterable {
             }
         }
         say(stamped("Relight: all is written out."))
+        // Serial lines are slow; one that is held up is not waited for longer.
+        usleep(300_000)
         switch self {
         case .powerOff: _ = relight_reboot_power_off()
         case .restart: _ = relight_reboot_restart()
