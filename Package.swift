@@ -50,7 +50,8 @@ let package = Package(
         .target(name: "CLinux"),
         .target(name: "CDeviceMapperStub"),
         .target(
-            name: "CExt2Glue", dependencies: ["CExt2fs"], linkerSettings: [.linkedLibrary("ext2fs"), .linkedLibrary("com_err")]),
+            name: "CExt2Glue", dependencies: ["CExt2fs"],
+            linkerSettings: [.linkedLibrary("ext2fs"), .linkedLibrary("com_err")]),
 
         // The rooms, in order.
         room("Geometry"),
@@ -68,17 +69,23 @@ let package = Package(
             ]),
         room(
             "FilesystemMaps",
-            ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Threads", "CBlkid", "CExt2Glue", "CLinux"]),
+            [
+                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Threads", "CBlkid", "CExt2Glue",
+                "CLinux",
+            ]),
         room(
             "DiskSurvey",
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "PartitionTables", "FilesystemMaps",
             ]),
-        room("ImageStore", ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "Threads", "CCrypto", "CLinux"]),
+        room(
+            "ImageStore",
+            ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "Threads", "CCrypto", "CLinux"]),
         room(
             "Imaging",
             [
-                "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "FilesystemMaps", "DiskSurvey", "ImageStore",
+                "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "FilesystemMaps",
+                "DiskSurvey", "ImageStore",
             ]),
         room("FilesystemResize", ["Findings", "MachineModel", "Tools"]),
         room("RestorePlanning", ["Geometry", "BinaryFields", "Findings", "MachineModel", "PartitionTables"]),
@@ -95,13 +102,17 @@ let package = Package(
                 "PartitionTables", "FilesystemMaps", "DiskSurvey", "ImageStore", "Imaging", "FilesystemResize",
                 "RestorePlanning", "Restoring",
             ]),
-        room("BootEnvironment", ["Geometry", "Findings", "MachineModel", "Tools", "LinuxDisks", "Operations", "CLinux"]),
-        room("MediaBuilder", ["Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Tools", "CZstd", "CCrypto"]),
+        room(
+            "BootEnvironment", ["Geometry", "Findings", "MachineModel", "Tools", "LinuxDisks", "Operations", "CLinux"]),
+        room(
+            "MediaBuilder",
+            ["Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Tools", "CZstd", "CCrypto"]),
         room(
             "Commands",
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
-                "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment", "MediaBuilder",
+                "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
+                "MediaBuilder",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(name: "relight", dependencies: ["Commands", "CLinux"], swiftSettings: settings),

@@ -35,7 +35,8 @@ public struct CRC32: Sendable {
         return unsafe tables.withUnsafeBufferPointer { table in
             while offset + 8 <= count {
                 let low =
-                    unsafe UInt32(littleEndian: span.unsafeLoadUnaligned(fromUncheckedByteOffset: offset, as: UInt32.self))
+                    unsafe UInt32(
+                        littleEndian: span.unsafeLoadUnaligned(fromUncheckedByteOffset: offset, as: UInt32.self))
                     ^ value
                 let high = unsafe UInt32(
                     littleEndian: span.unsafeLoadUnaligned(fromUncheckedByteOffset: offset + 4, as: UInt32.self))

@@ -73,7 +73,8 @@ extension BlockSource {
     public func requireInside(_ count: Int, at offset: ByteCount) throws(Fault) {
         guard holds(count, at: offset) else {
             throw Fault(
-                .diskDamaged, what: "\(count) bytes at byte \(offset.bytes) lie outside it; it ends at \(length.bytes).",
+                .diskDamaged,
+                what: "\(count) bytes at byte \(offset.bytes) lie outside it; it ends at \(length.bytes).",
                 place: name, remedy: "Something on the disk points past its end: check the disk's size and its table.")
         }
     }

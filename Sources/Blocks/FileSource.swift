@@ -120,7 +120,8 @@ final class FileHandle: Sendable {
         guard bytes % UInt64(fileSectorSize.bytes) == 0, bytes > 0 else {
             throw Fault(
                 .wrongKind,
-                what: "The file has \(bytes) bytes, which is not a whole number of \(fileSectorSize.bytes)-byte sectors.",
+                what:
+                    "The file has \(bytes) bytes, which is not a whole number of \(fileSectorSize.bytes)-byte sectors.",
                 place: path, remedy: "Name a raw disk image; convert other formats with `qemu-img convert -O raw`.")
         }
         return (ByteCount(bytes), fileSectorSize)
@@ -134,7 +135,8 @@ final class FileHandle: Sendable {
             var done = 0
             while done < pointer.count {
                 let got = unsafe pread(
-                    descriptor, base + done, pointer.count - done, off_t(truncatingIfNeeded: offset.bytes) + off_t(done))
+                    descriptor, base + done, pointer.count - done, off_t(truncatingIfNeeded: offset.bytes) + off_t(done)
+                )
                 if got > 0 {
                     done += got
                 } else if got == 0 {
@@ -164,7 +166,8 @@ final class FileHandle: Sendable {
             var done = 0
             while done < pointer.count {
                 let put = unsafe pwrite(
-                    descriptor, base + done, pointer.count - done, off_t(truncatingIfNeeded: offset.bytes) + off_t(done))
+                    descriptor, base + done, pointer.count - done, off_t(truncatingIfNeeded: offset.bytes) + off_t(done)
+                )
                 if put > 0 {
                     done += put
                 } else if put == 0 {

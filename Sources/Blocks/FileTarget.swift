@@ -99,7 +99,8 @@ public final class FileTarget: BlockTarget {
         while fsync(handle.descriptor) != 0 {
             if errno == EINTR { continue }
             throw Fault(
-                .unwritable, what: "Flushing failed: \(errorText(errno)). Data written before may be lost.", place: name,
+                .unwritable, what: "Flushing failed: \(errorText(errno)). Data written before may be lost.",
+                place: name,
                 remedy: "Do not trust this target: check its cable and the kernel log, then restore again.")
         }
     }

@@ -38,6 +38,7 @@ public struct ByteCount: Hashable, Comparable, Sendable {
     /// The value as `Int`, for lengths of buffers; `nil` when it does not fit.
     @inlinable public var int: Int? { Int(exactly: bytes) }
 
+    /// Whether `left` is the smaller count.
     @inlinable public static func < (left: ByteCount, right: ByteCount) -> Bool { left.bytes < right.bytes }
     /// The sum of two bounded counts; traps on overflow.
     @inlinable public static func + (left: ByteCount, right: ByteCount) -> ByteCount {

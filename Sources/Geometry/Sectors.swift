@@ -48,6 +48,7 @@ public struct LBA: Hashable, Comparable, Sendable, Codable {
     /// The sector at `value`.
     @inlinable public init(_ value: UInt64) { self.value = value }
 
+    /// Whether `left` lies before `right` on the disk.
     @inlinable public static func < (left: LBA, right: LBA) -> Bool { left.value < right.value }
 
     /// Byte offset of the sector's first byte; `nil` if past 2^64.

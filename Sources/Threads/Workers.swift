@@ -23,7 +23,8 @@ public enum Workers {
         let shared = Shared()
         var threads: [pthread_t] = []
         for index in 0..<max(1, count) - 1 {
-            let box = unsafe Unmanaged.passRetained(Start { shared.run { () throws(Fault) in try body(index + 1, shared.stop) } })
+            let box = unsafe Unmanaged.passRetained(
+                Start { shared.run { () throws(Fault) in try body(index + 1, shared.stop) } })
             var thread = pthread_t()
             let status = unsafe pthread_create(
                 &thread, nil,

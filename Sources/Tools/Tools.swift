@@ -67,7 +67,8 @@ public struct Tool: Sendable {
         guard let path else {
             throw Fault(
                 .toolMissing, what: "The program \(name) is not installed.",
-                remedy: "Install the Debian package \(package), or run this from the Relight environment, which has it.")
+                remedy: "Install the Debian package \(package), or run this from the Relight environment, which has it."
+            )
         }
         return path
     }
@@ -182,9 +183,11 @@ public struct Tool: Sendable {
         full.merge(environment) { _, new in new }
         var process = pid_t()
         let status = unsafe withCStrings(arguments) { argumentPointers in
-            unsafe withCStrings(full.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }) { environmentPointers in
+            unsafe withCStrings(full.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }) {
+                environmentPointers in
                 unsafe relight_spawn(
-                    path, argumentPointers, environmentPointers, standardInput, standardOutput, standardError, directory,
+                    path, argumentPointers, environmentPointers, standardInput, standardOutput, standardError,
+                    directory,
                     &process)
             }
         }
@@ -205,13 +208,15 @@ public struct Tool: Sendable {
         full.merge(environment) { _, new in new }
         var process = pid_t()
         let status = unsafe withCStrings(arguments) { argumentPointers in
-            unsafe withCStrings(full.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }) { environmentPointers in
+            unsafe withCStrings(full.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }) {
+                environmentPointers in
                 unsafe relight_spawn_on_terminal(path, argumentPointers, environmentPointers, terminal, &process)
             }
         }
         guard status == 0 else {
             throw Fault(
-                .toolFailed, what: "\(path) cannot be started on \(terminal): \(unsafe String(cString: strerror(-status))).",
+                .toolFailed,
+                what: "\(path) cannot be started on \(terminal): \(unsafe String(cString: strerror(-status))).",
                 remedy: "Check that the program and the terminal exist.")
         }
         return process
@@ -224,7 +229,8 @@ public struct Tool: Sendable {
         var full = ["LC_ALL": "C", "PATH": searchPath.joined(separator: ":"), "TERM": "vt220", "HOME": "/root"]
         full.merge(environment) { _, new in new }
         unsafe withCStrings(arguments) { argumentPointers in
-            unsafe withCStrings(full.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }) { environmentPointers in
+            unsafe withCStrings(full.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }) {
+                environmentPointers in
                 _ = unsafe execve(path, argumentPointers, environmentPointers)
             }
         }
@@ -259,9 +265,11 @@ public struct Tool: Sendable {
     ) -> R {
         var pointers = unsafe strings.map { unsafe strdup($0) }
         unsafe pointers.append(nil)
-        defer { for unsafe pointer in unsafe pointers { unsafe free(pointer) } }
+        defer { for unsafepointer in unsafe pointers { unsafe free(pointer) } }
         return unsafe pointers.withUnsafeBufferPointer { buffer in
-            guard let base = buffer.baseAddress else { preconditionFailure("an array with a terminator is never empty") }
+            guard let base = buffer.baseAddress else {
+                preconditionFailure("an array with a terminator is never empty")
+            }
             return unsafe body(base)
         }
     }

@@ -71,7 +71,9 @@ func compare(_ title: String, _ contenders: [Contender], rounds: Int) throws(Fau
         for index in contenders.indices {
             samples[index].append(try time(contenders[index]))
             let last = samples[index][round]
-            print("  round \(round + 1): \(pad(contenders[index].name, 34)) \(fixed(last.wall)) s wall, \(fixed(last.cpu)) s CPU")
+            print(
+                "  round \(round + 1): \(pad(contenders[index].name, 34)) \(fixed(last.wall)) s wall, \(fixed(last.cpu)) s CPU"
+            )
         }
     }
     print("\n\(title) (median of \(rounds) interleaved rounds)")
@@ -114,7 +116,9 @@ do {
             rm -rf '\(work)/tree' '\(work)/list'
             """)
     }
-    let used = try size("dumpe2fs -h '\(image)' 2>/dev/null | awk -F: '/^Block count/{b=$2}/^Free blocks/{f=$2}/^Block size/{s=$2}END{printf \"%d\\n\", (b-f)*s}'")
+    let used = try size(
+        "dumpe2fs -h '\(image)' 2>/dev/null | awk -F: '/^Block count/{b=$2}/^Free blocks/{f=$2}/^Block size/{s=$2}END{printf \"%d\\n\", (b-f)*s}'"
+    )
     print("Source: \(image), \(ByteCount(UInt64(used))) used. Both contenders read it from the page cache.\n")
 
     let warm = "sync; cat '\(image)' > /dev/null"
@@ -128,21 +132,28 @@ do {
                 command: "'\(relight)' --quiet backup '\(image)' --to '\(set)' --level default --no-verify"),
             Contender(
                 name: "partclone.ext4 | zstd -1 -T2", prepare: "rm -f '\(peer)'; \(warm)",
-                command: "partclone.ext4 -c -s '\(image)' -o - 2>/dev/null | zstd -q -1 -T2 -o '\(peer)' && sync '\(peer)'"),
+                command:
+                    "partclone.ext4 -c -s '\(image)' -o - 2>/dev/null | zstd -q -1 -T2 -o '\(peer)' && sync '\(peer)'"),
         ], rounds: rounds)
     let (own, other) = (try size("du -sb '\(set)' | cut -f1"), try size("stat -c %s '\(peer)'"))
-    print("  size: relight \(ByteCount(UInt64(own))), partclone + zstd \(ByteCount(UInt64(other))), ratio \(fixed(Double(own) / Double(max(1, other))))\n")
+    print(
+        "  size: relight \(ByteCount(UInt64(own))), partclone + zstd \(ByteCount(UInt64(other))), ratio \(fixed(Double(own) / Double(max(1, other))))\n"
+    )
 
     let target = "\(work)/target.img"
     try compare(
         "Restore",
         [
             Contender(
-                name: "relight restore, no read-back", prepare: "rm -f '\(target)'; truncate -s 4G '\(target)'; cat '\(set)'/*/* '\(set)'/*/*/* > /dev/null 2>&1 || true",
+                name: "relight restore, no read-back",
+                prepare:
+                    "rm -f '\(target)'; truncate -s 4G '\(target)'; cat '\(set)'/*/* '\(set)'/*/*/* > /dev/null 2>&1 || true",
                 command: "'\(relight)' --quiet restore '\(set)' --to '\(target)' --yes --read-back off > /dev/null"),
             Contender(
-                name: "zstd -d | partclone.restore", prepare: "rm -f '\(target)'; truncate -s 4G '\(target)'; cat '\(peer)' > /dev/null",
-                command: "zstd -q -dc '\(peer)' | partclone.restore -C -s - -O '\(target)' 2>/dev/null && sync '\(target)'"),
+                name: "zstd -d | partclone.restore",
+                prepare: "rm -f '\(target)'; truncate -s 4G '\(target)'; cat '\(peer)' > /dev/null",
+                command:
+                    "zstd -q -dc '\(peer)' | partclone.restore -C -s - -O '\(target)' 2>/dev/null && sync '\(target)'"),
         ], rounds: rounds)
     try compare(
         "Restore with full read-back, and verify",

@@ -91,7 +91,8 @@ struct DemoDisk {
             ], seconds: 1800)
         try assemble(work, "\(work)/disk.img")
         guard unsafe rename("\(work)/disk.img", image) == 0 else {
-            throw Fault(.system, what: "It cannot be renamed: \(errorText(errno)).", place: image, remedy: "Check the disk.")
+            throw Fault(
+                .system, what: "It cannot be renamed: \(errorText(errno)).", place: image, remedy: "Check the disk.")
         }
         _ = try Tool("rm", package: "coreutils").check(["-rf", work])
         return image
@@ -198,12 +199,14 @@ struct DemoDisk {
     static func write(_ path: String, _ bytes: [UInt8], size: UInt64? = nil) throws(Fault) {
         let descriptor = unsafe open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else {
-            throw Fault(.noAccess, what: "It cannot be written: \(errorText(errno)).", place: path, remedy: "Check the folder.")
+            throw Fault(
+                .noAccess, what: "It cannot be written: \(errorText(errno)).", place: path, remedy: "Check the folder.")
         }
         defer { close(descriptor) }
         let put = unsafe Glibc.write(descriptor, bytes, bytes.count)
         guard put == bytes.count, size.map({ ftruncate(descriptor, off_t($0)) == 0 }) ?? true else {
-            throw Fault(.system, what: "It cannot be written: \(errorText(errno)).", place: path, remedy: "Check the disk.")
+            throw Fault(
+                .system, what: "It cannot be written: \(errorText(errno)).", place: path, remedy: "Check the disk.")
         }
     }
 }

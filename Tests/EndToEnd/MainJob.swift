@@ -43,7 +43,8 @@ struct MainJob: Sendable {
             try vm.screenshot("screen")
         }
         tell("Imaging its disk: relight backup serial:\(Self.serials.old) --to label:BACKUPS/sets/demo")
-        try command(vm, "relight backup serial:\(Self.serials.old) --to label:BACKUPS/sets/demo --name demo", stage, "backup")
+        try command(
+            vm, "relight backup serial:\(Self.serials.old) --to label:BACKUPS/sets/demo --name demo", stage, "backup")
         try powerOff(vm)
         try stage.require(try sha256(old) == before, "The source disk changed while it was imaged.")
 
@@ -52,7 +53,8 @@ struct MainJob: Sendable {
         try vm.waitUntilReady()
         tell("Restoring to it, the root filesystem grown: relight restore … --layout fill")
         try command(
-            vm, "relight restore label:BACKUPS/sets/demo --to serial:\(Self.serials.new) --layout fill --yes", stage, "restore")
+            vm, "relight restore label:BACKUPS/sets/demo --to serial:\(Self.serials.new) --layout fill --yes", stage,
+            "restore")
         try powerOff(vm)
 
         tell("Judging the restored disk with other people's tools")
@@ -60,7 +62,9 @@ struct MainJob: Sendable {
         for firmware in boots {
             tell("Booting the restored disk by \(firmware.title), without the medium")
             let vm = try stage.start(
-                Machine(firmware, .none, disks: [Disk(new, on: to, serial: Self.serials.new, snapshot: true, bootIndex: 0)]))
+                Machine(
+                    firmware, .none, disks: [Disk(new, on: to, serial: Self.serials.new, snapshot: true, bootIndex: 0)])
+            )
             try vm.console.wait(nonce, within: 240)
             let prompt = try vm.console.wait("login:", within: 60)
             stage.note("login by \(firmware.title)", Time.short(prompt) + " s")
@@ -81,7 +85,8 @@ struct MainJob: Sendable {
         let (output, status) = try vm.console.command(line, within: 900)
         stage.note(name, Time.short(Time.now() - began) + " s")
         guard status == 0 else {
-            throw Fault(.vm, what: "`\(line)` ended with \(status): \(output.suffix(400))", place: stage.folder, remedy: "")
+            throw Fault(
+                .vm, what: "`\(line)` ended with \(status): \(output.suffix(400))", place: stage.folder, remedy: "")
         }
         // Progress is drawn over itself; what stays is the report.
         let lines = output.split(whereSeparator: \.isNewline).filter { !$0.contains("\u{1B}[K") && !$0.contains("[K") }
@@ -104,7 +109,8 @@ struct MainJob: Sendable {
         let check = try Tool("e2fsck", package: "e2fsprogs").run(["-fn", "\(new)?offset=\(DemoDisk.rootOffset)"])
         try stage.require(check.status == 0, "e2fsck -fn: \(check.standardOutput)\(check.standardError)")
         let size = try Tool("dumpe2fs", package: "e2fsprogs").run(["-h", "\(new)?offset=\(DemoDisk.rootOffset)"])
-        let blocks = size.standardOutput.split(separator: "\n").first { $0.hasPrefix("Block count:") }
+        let blocks =
+            size.standardOutput.split(separator: "\n").first { $0.hasPrefix("Block count:") }
             .flatMap { UInt64($0.split(separator: " ").last ?? "") } ?? 0
         try stage.require(
             blocks * 4096 > targetSize.bytes - DemoDisk.rootOffset - (4 << 20), "The root filesystem was not grown.")
@@ -142,7 +148,8 @@ let mainJobScenarios: [Scenario] = [
 ].map { from, to, kind in
     Scenario(
         "main-\(from.rawValue.lowercased())-to-\(to.rawValue.lowercased())",
-        shows: "An installed Debian on \(from.title) is imaged, restored larger to \(to.title), and boots by BIOS and UEFI.",
+        shows:
+            "An installed Debian on \(from.title) is imaged, restored larger to \(to.title), and boots by BIOS and UEFI.",
         in: kind
     ) { stage in try MainJob(from: from, to: to).run(stage) }
 }

@@ -12,7 +12,8 @@ import Tools
 /// `relight-vm`: runs the scenarios on virtual machines.
 struct RelightVM: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "relight-vm", abstract: "Tests Relight on virtual machines.", subcommands: [List.self, Run.self, Demo.self])
+        commandName: "relight-vm", abstract: "Tests Relight on virtual machines.",
+        subcommands: [List.self, Run.self, Demo.self])
 
     struct List: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Lists the scenarios.")

@@ -12,10 +12,11 @@ import Testing
     }
 
     /// Scripts rely on these.
-    @Test(arguments: [
-        (FaultCode.usage, 2), (.missing, 1), (.unreadable, 1), (.targetTooSmall, 4), (.targetInUse, 4),
-        (.targetForbidden, 4), (.targetChanged, 4), (.planRefused, 4), (.setOnSource, 4), (.setDamaged, 5),
-        (.diskDamaged, 5), (.readBack, 5), (.wrongKey, 6), (.storeFull, 7), (.storeFailed, 7), (.interrupted, 130),
-    ] as [(FaultCode, Int32)])
+    @Test(
+        arguments: [
+            (FaultCode.usage, 2), (.missing, 1), (.unreadable, 1), (.targetTooSmall, 4), (.targetInUse, 4),
+            (.targetForbidden, 4), (.targetChanged, 4), (.planRefused, 4), (.setOnSource, 4), (.setDamaged, 5),
+            (.diskDamaged, 5), (.readBack, 5), (.wrongKey, 6), (.storeFull, 7), (.storeFailed, 7), (.interrupted, 130),
+        ] as [(FaultCode, Int32)])
     func endsTheProgramWithItsExitCode(code: FaultCode, exit: Int32) { #expect(code.exit.rawValue == exit) }
 }

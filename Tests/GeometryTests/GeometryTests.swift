@@ -5,10 +5,12 @@ import Geometry
 import Testing
 
 @Suite struct ByteCountTests {
-    @Test(arguments: [
-        (0, "0 B"), (512, "512 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (1_048_576, "1 MiB"),
-        (1_048_575, "1 MiB"), (1_047_552, "1023 KiB"), (1_258_291_200, "1.2 GiB"), (3 << 40, "3 TiB"), (.max, "16 EiB"),
-    ] as [(UInt64, String)])
+    @Test(
+        arguments: [
+            (0, "0 B"), (512, "512 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (1_048_576, "1 MiB"),
+            (1_048_575, "1 MiB"), (1_047_552, "1023 KiB"), (1_258_291_200, "1.2 GiB"), (3 << 40, "3 TiB"),
+            (.max, "16 EiB"),
+        ] as [(UInt64, String)])
     func printsWithOneDecimalPlaceAtMost(bytes: UInt64, text: String) {
         #expect(ByteCount(bytes).description == text)
     }

@@ -35,7 +35,8 @@ enum Made {
             partitions: parts.enumerated().map { index, part in
                 Partition(
                     number: index + 1, first: LBA(part.0), sectors: part.1,
-                    type: .gpt(GUID(part.2.rawValue == "bios" ? "21686148-6449-6e6f-744e-656564454649" : type) ?? .zero),
+                    type: .gpt(
+                        GUID(part.2.rawValue == "bios" ? "21686148-6449-6e6f-744e-656564454649" : type) ?? .zero),
                     guid: .random(), name: "part\(index)")
             })
         return DiskModel(
@@ -44,14 +45,16 @@ enum Made {
                 VolumeModel(
                     number: index + 1,
                     extent: Extent(
-                        from: ByteCount(part.0 * UInt64(size.bytes)), to: ByteCount((part.0 + part.1) * UInt64(size.bytes))),
+                        from: ByteCount(part.0 * UInt64(size.bytes)),
+                        to: ByteCount((part.0 + part.1) * UInt64(size.bytes))),
                     kind: part.2, used: ByteCount(4096))
             })
     }
 
     static func sector0(_ size: SectorSize) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: Int(size.bytes))
-        bytes.replaceSubrange(446..<462, with: [0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF])
+        bytes.replaceSubrange(
+            446..<462, with: [0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF])
         (bytes[510], bytes[511]) = (0x55, 0xAA)
         return bytes
     }
@@ -106,12 +109,15 @@ enum Made {
 
     @Test func everyReasonIsNamedAtOnce() {
         let objections = [
-            Fault(.targetInUse, what: "It is mounted.", remedy: ""), Fault(.targetForbidden, what: "It is the source.", remedy: ""),
+            Fault(.targetInUse, what: "It is mounted.", remedy: ""),
+            Fault(.targetForbidden, what: "It is the source.", remedy: ""),
         ]
         #expect {
             try Planner.plan(Made.request(disk, targetSectors: 100_000, .keep, objections: objections))
         } throws: { error in
-            Set((error as? PlanRefusal)?.reasons.map(\.code) ?? []) == [.targetInUse, .targetForbidden, .targetTooSmall]
+            Set((error as? PlanRefusal)?.reasons.map(\.code) ?? []) == [
+                .targetInUse, .targetForbidden, .targetTooSmall,
+            ]
         }
     }
 
@@ -142,8 +148,10 @@ enum Made {
             partitions: [
                 Partition(number: 1, first: LBA(2048), sectors: 204_800, type: .mbr(0x83), attributes: 0x80),
                 Partition(number: 2, first: LBA(206_848), sectors: 409_600, type: .mbr(0x05)),
-                Partition(number: 5, first: LBA(208_896), sectors: 100_352, type: .mbr(0x82), describedAt: LBA(206_848)),
-                Partition(number: 6, first: LBA(311_296), sectors: 305_152, type: .mbr(0x83), describedAt: LBA(309_248)),
+                Partition(
+                    number: 5, first: LBA(208_896), sectors: 100_352, type: .mbr(0x82), describedAt: LBA(206_848)),
+                Partition(
+                    number: 6, first: LBA(311_296), sectors: 305_152, type: .mbr(0x83), describedAt: LBA(309_248)),
             ])
         let source = DiskModel(
             path: "/dev/source", size: ByteCount(1_000_000 * 512), sectorSize: .s512, table: table,
@@ -179,7 +187,8 @@ enum Made {
             }
             guard !parts.isEmpty else { continue }
             let source = Made.gpt(sectors, parts)
-            let targetSectors = sectors + (Bool.random(using: &generator) ? 0 : UInt64.random(in: 0...20_000_000, using: &generator))
+            let targetSectors =
+                sectors + (Bool.random(using: &generator) ? 0 : UInt64.random(in: 0...20_000_000, using: &generator))
             for layout in [LayoutMode.keep, .exact, .fill] {
                 let request = Made.request(source, targetSectors: targetSectors, layout)
                 let plan = try Planner.plan(request)
