@@ -33,7 +33,7 @@ struct MainJob: Sendable {
         try DemoDisk.write(store, [], size: 2 << 30)
         try Tool("mke2fs", package: "e2fsprogs").check(["-q", "-t", "ext4", "-L", "BACKUPS", store])
         let new = try stage.emptyDisk("new", targetSize)
-        let before = try sha256(old)
+        let before = try Self.sha256(old)
 
         tell("Booting the old machine from the medium; its disk is on \(from.title)")
         var vm = try start(stage, Disk(old, on: from, serial: Self.serials.old), store)
@@ -46,7 +46,7 @@ struct MainJob: Sendable {
         try command(
             vm, "relight backup serial:\(Self.serials.old) --to label:BACKUPS/sets/demo --name demo", stage, "backup")
         try powerOff(vm)
-        try stage.require(try sha256(old) == before, "The source disk changed while it was imaged.")
+        try stage.require(try Self.sha256(old) == before, "The source disk changed while it was imaged.")
 
         tell("Booting the new machine from the medium; its disk is blank, \(targetSize), on \(to.title)")
         vm = try start(stage, Disk(new, on: to, serial: Self.serials.new), store)
@@ -98,12 +98,12 @@ struct MainJob: Sendable {
         try vm.waitForEnd(within: 60)
     }
 
-    private func sha256(_ path: String) throws(Fault) -> String {
+    static func sha256(_ path: String) throws(Fault) -> String {
         String(try Tool("sha256sum", package: "coreutils").check([path]).standardOutput.prefix(64))
     }
 
     /// sgdisk, e2fsck and a comparison of all files.
-    private func judge(_ stage: Stage, old: String, new: String) throws(Fault) {
+    func judge(_ stage: Stage, old: String, new: String) throws(Fault) {
         let table = try Tool("sgdisk", package: "gdisk").check(["-v", new]).standardOutput
         try stage.require(table.contains("No problems found"), "sgdisk -v: \(table)")
         let check = try Tool("e2fsck", package: "e2fsprogs").run(["-fn", "\(new)?offset=\(DemoDisk.rootOffset)"])

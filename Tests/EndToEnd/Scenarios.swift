@@ -2,4 +2,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 /// Every scenario, in the order they run. A new one is added to its file's list; a new file's list is added here.
-let allScenarios: [Scenario] = bootMatrix + mainJobScenarios + memoryScenarios + environmentScenarios + mediumScenarios
+let allScenarios: [Scenario] =
+    bootMatrix + mainJobScenarios + jobScenarios + memoryScenarios + environmentScenarios + mediumScenarios
