@@ -40,6 +40,28 @@ let environmentScenarios: [Scenario] = [
             "mokutil --sb-state | grep -q enabled || grep -q . /sys/kernel/security/lockdown || true", within: 30)
         vm.stop()
     },
+    Scenario("environment-network", shows: "A wired card gets its address by DHCP, and the name server with it.") {
+        stage in
+        let vm = try stage.start(Machine(.bios, stage.directBoot("relight.mode=shell")))
+        try vm.openShell()
+        try vm.expect(
+            "n=0; until ip -4 -br address | grep -q 10.0.2.15 && grep -q 10.0.2.3 /etc/resolv.conf; do "
+                + "n=$((n+1)); test $n -lt 60 || break; sleep 1; done; ip -4 -br address; test $n -lt 60", within: 120)
+        vm.stop()
+    },
+    Scenario("environment-in-memory", shows: "The stick can be pulled once the console is up.") { stage in
+        let vm = try stage.start(Machine(.uefi, .usb(stage.iso)))
+        try vm.passBootMenu(entry: .shell)
+        try vm.openShell()
+        try vm.expect("test -e /sys/class/block/sda", within: 30)
+        try vm.command(#"{"execute":"device_del","arguments":{"id":"medium-device"}}"#)
+        try vm.expect(
+            "n=0; while test -e /sys/class/block/sda && test $n -lt 30; do n=$((n+1)); sleep 1; done; test $n -lt 30",
+            within: 60)
+        try vm.expect(
+            "sha256sum --check --quiet < <(awk 'NR > 1 {print $1 \"  \" $3}' /etc/relight/manifest)", within: 120)
+        vm.stop()
+    },
     Scenario("environment-filesystems", shows: "File systems and layers are made, checked and mounted on a disk.") {
         stage in
         let disk = try stage.emptyDisk("scratch", .mebibytes(1024))

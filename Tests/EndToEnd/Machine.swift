@@ -119,7 +119,7 @@ struct Machine: Sendable {
         case .usb(let path):
             words += [
                 "-drive", "if=none,id=medium,format=raw,snapshot=on,file=\(path)",
-                "-device", "usb-storage,drive=medium,removable=on,bootindex=0",
+                "-device", "usb-storage,id=medium-device,drive=medium,removable=on,bootindex=0",
             ]
         case .none, .kernel: break
         }
