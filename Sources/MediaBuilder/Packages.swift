@@ -12,9 +12,6 @@ struct Packages {
     /// Their files, in the lock's order.
     var files: [String]
 
-    /// Packages that are never wanted although something depends on them: they are large and nothing of them is used.
-    static let unwanted = ["linux-headers-amd64"]
-
     /// Finds the packages: from the cache when the lock file's are all there, else through apt.
     static func obtain(
         layout: Layout, hooks: [Hook], options: ISOOptions, events: @escaping EventHandler
