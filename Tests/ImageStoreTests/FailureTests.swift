@@ -61,6 +61,11 @@ import Testing
         #expect(fault?.code == .storeFailed)
         #expect(fault?.what.contains("reads back differently") == true)
         if lying.hasSuffix("packs/") { #expect(try SetReader(base).points().points.isEmpty) }
+        // Nothing wrong is left for the next run to build upon.
+        let (point, _) = try Sample.backup([(Self.content, nil)], to: base)
+        let reader = try SetReader(base)
+        #expect(try Sample.restore(reader.point(point.id).streams[0]) == Self.content)
+        #expect(try reader.verify(.full).isSound)
     }
 
     @Test func withoutReadBackAWrongPackGoesUnnoticed() throws {

@@ -181,7 +181,15 @@ public final class SetWriter: Sendable {
             }
             let finished = try data.finish(hasher) + lists.finish(hasher)
             for pack in finished { packs.set(pack.number, pack.reference) }
-            if readBack { try self.readBack(finished, threads: threads, events: events) }
+            if readBack {
+                do throws(Fault) {
+                    try self.readBack(finished, threads: threads, events: events)
+                } catch {
+                    // The next run must not build upon what this medium, or this machine's memory, got wrong.
+                    if error.code != .interrupted { remove(finished) }
+                    throw error
+                }
+            }
             let references = try self.references()
             let number = try nextNumber()
             let file = PointFile(set: set, number: number, facts: facts, packs: references, streams: stored)
@@ -413,6 +421,13 @@ public final class SetWriter: Sendable {
     private func nextNumber() throws(Fault) -> UInt64 {
         let reader = try SetReader(store)
         return (try reader.points().points.map { $0.number }.max() ?? 0) + 1
+    }
+
+    private func remove(_ finished: [PackWriter.Sealed]) {
+        for pack in finished {
+            let name = ObjectName.pack(pack.reference.id)
+            for name in [name, ObjectName.copy(of: name)] { try? store.delete(name) }
+        }
     }
 
     /// Reads what was written from the medium and compares it with the hashes made before writing.
