@@ -4,6 +4,7 @@
 public import Findings
 public import Geometry
 import Synchronization
+import Threads
 
 /// Makes one recovery point: takes the units of its streams from any number of threads, stores what the set does not
 /// hold yet, and seals the point as the last step.
@@ -471,22 +472,21 @@ public final class SetWriter: Sendable {
         let all = ByteCount(total)
         let store = self.store
         let share = Counters()
-        try Threads.run(
-            min(max(1, threads), max(1, work.count)),
-            prepare: { () throws(Fault) -> (Hasher256, ByteBuffer) in
-                (try Hasher256(), ByteBuffer(PackFooter.segmentSize))
+        try Workers.run(min(max(1, threads), max(1, work.count))) { (_, stop) throws(Fault) in
+            let hasher = try Hasher256()
+            let buffer = ByteBuffer(PackFooter.segmentSize)
+            while !stop.isSet {
+                try Interruption.check()
+                let number = share.next.add(1, ordering: .relaxed).oldValue
+                guard number < work.count else { return }
+                let task = work[number]
+                try task.handle.read(at: task.offset, task.count, into: buffer)
+                guard try unsafe hasher.hash(buffer.bytes(0..<task.count)) == task.hash else {
+                    throw store.notKept(task.name)
+                }
+                let sum = share.done.add(UInt64(task.count), ordering: .relaxed).newValue
+                events?(.progress(Progress(phase: "reading back", done: ByteCount(sum), total: all)))
             }
-        ) { (own: inout (Hasher256, ByteBuffer)) throws(Fault) -> Bool in
-            let number = share.next.add(1, ordering: .relaxed).oldValue
-            guard number < work.count else { return false }
-            let task = work[number]
-            try task.handle.read(at: task.offset, task.count, into: own.1)
-            guard try unsafe own.0.hash(own.1.bytes(0..<task.count)) == task.hash else {
-                throw store.notKept(task.name)
-            }
-            let sum = share.done.add(UInt64(task.count), ordering: .relaxed).newValue
-            events?(.progress(Progress(phase: "reading back", done: ByteCount(sum), total: all)))
-            return true
         }
     }
 
