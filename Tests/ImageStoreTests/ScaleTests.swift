@@ -113,6 +113,18 @@ import Threads
         #expect(try Sample.restore(SetReader(store).point().streams[0]) == content)
     }
 
+    @Test func aMapWithTooManyRunsIsWidenedNeverNarrowed() {
+        let list = ExtentList((0..<1000).map { Extent(from: ByteCount($0 * 9000 + 1), to: ByteCount($0 * 9000 + 100)) })
+        let length = ByteCount(9_000_000)
+        #expect(SetWriter.coarser(list, runs: 1000, length) == list)
+        for runs in [1, 7, 400, 999] {
+            let coarse = SetWriter.coarser(list, runs: runs, length)
+            #expect(coarse.extents.count <= runs)
+            #expect(coarse.end <= length)
+            #expect(list.extents.allSatisfy { coarse.covers($0) })
+        }
+    }
+
     @Test func theIndexFindsWhatItWasGiven() {
         let index = UnitIndex(memory: 64 << 20)
         func id(_ number: UInt64) -> UnitID { UnitID(a: number &* 0x9E37_79B9_7F4A_7C15, b: number, c: 0, d: 0) }

@@ -139,11 +139,11 @@ public final class SetWriter: Sendable {
                 remedy: "This is an error in the program: please report it.")
         }
         var description = description
-        var grain = ByteCount(4096)
-        while description.used.extents.count > RunList.maximum {
-            description.used = description.used.widened(to: grain, limit: description.length)
-            grain = ByteCount(grain.bytes * 4)
-        }
+        // Half of what is left, so that there is always room for the next.
+        let used = state.withLock { $0.streams.reduce(0) { $0 + $1.description.used.extents.count } }
+        description.used = SetWriter.coarser(
+            description.used, runs: min(RunList.maximum, max(1, (PointFile.maximumUsedRuns - used) / 2)),
+            description.length)
         let stream = StreamWriter(description, writer: self)
         return try state.withLock { (state: inout State) throws(Fault) -> StreamWriter in
             guard state.streams.count < PointFile.maximumStreams else {
@@ -154,6 +154,17 @@ public final class SetWriter: Sendable {
             state.streams.append(stream)
             return stream
         }
+    }
+
+    /// The list widened until it has at most `runs` runs.
+    static func coarser(_ list: ExtentList, runs: Int, _ length: ByteCount) -> ExtentList {
+        var result = list
+        var grain = ByteCount.kibibytes(4)
+        while result.extents.count > runs {
+            result = result.widened(to: grain, limit: length)
+            grain = ByteCount(grain.bytes * 4)
+        }
+        return result
     }
 
     /// Seals the packs, reads them back from the medium when asked, and seals the point: the only moment it begins to
@@ -177,7 +188,8 @@ public final class SetWriter: Sendable {
             let hasher = try Hasher256()
             var stored: [StoredStream] = []
             for stream in streams {
-                stored.append(try stream.stored())
+                stored.append(
+                    try stream.stored(unreadableRuns: PointFile.maximumUnreadableRuns / max(1, streams.count)))
                 guard stream.description.disk < facts.disks.count else { throw SetWriter.misuse }
             }
             let finished = try data.finish(hasher) + lists.finish(hasher)
