@@ -142,7 +142,9 @@ let package = Package(
         tests("BootEnvironment", ["Findings", "Geometry", "LinuxDisks", "MachineModel", "Operations", "Tools"]),
         tests(
             "PartitionTables", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
-        tests("ImageStore", ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "CCrypto", "CLinux"]),
+        tests(
+            "ImageStore",
+            ["Geometry", "BinaryFields", "Findings", "MachineModel", "Threads", "CZstd", "CCrypto", "CLinux"]),
         tests(
             "FilesystemMaps", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
         tests(

@@ -242,14 +242,14 @@ class Set:
             number += 1
         return stream
 
-    def points(self):
+    def points(self, prefix=""):
         oids = set()
         for folder in ("points", "copies/points"):
             try:
                 oids |= {name[:-6] for name in os.listdir(os.path.join(self.path, folder)) if name.endswith(".point")}
             except OSError:
                 pass
-        points = [self.point(oid) for oid in sorted(oids)]
+        points = [self.point(oid) for oid in sorted(oids) if oid.startswith(prefix)]
         return sorted(points, key=lambda p: (p["facts"]["number"], p["facts"]["facts"]["time"], p["oid"]))
 
     # --- section 6: pages; section 8: reading ---
@@ -346,7 +346,7 @@ def main(arguments):
         if arguments[2] == "latest":
             chosen = image_set.points()[-1:]
         else:
-            chosen = [point for point in image_set.points() if point["oid"].startswith(arguments[2])]
+            chosen = image_set.points(arguments[2])
         need(len(chosen) == 1, "not exactly one such point")
         image_set.restore(chosen[0], arguments[3])
     else:

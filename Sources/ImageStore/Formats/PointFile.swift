@@ -50,6 +50,12 @@ struct PointFile: Hashable, Sendable {
     /// Longest body believed, compressed or not.
     static let maximumBody = 128 << 20
     static let maximumStreams = 65_536
+    /// Longest facts believed.
+    static let maximumFacts = 16 << 20
+    /// Most runs of all used maps of a point.
+    static let maximumUsedRuns = 1 << 23
+    /// Most runs of all unreadable areas of a point.
+    static let maximumUnreadableRuns = 1 << 20
     static let maximumLength = ByteCount(1 << 60)
 
     fileprivate enum Section: UInt32 {
@@ -116,7 +122,14 @@ struct PointFile: Hashable, Sendable {
         do {
             let json = try encoder.encode(
                 Facts(schema: "relight.point/0", number: number, salt: ObjectID.random().text, facts: facts))
+            guard json.count <= PointFile.maximumFacts else {
+                throw Fault(
+                    .unsupported, what: "The machine's description takes \(json.count) bytes, more than can be stored.",
+                    remedy: "Image fewer disks into one recovery point.")
+            }
             section(.facts, Array(json))
+        } catch let fault as Fault {
+            throw fault
         } catch {
             throw Fault(
                 .system, what: "The machine's description cannot be written: \(error).",
@@ -214,6 +227,8 @@ extension PointFile {
         var facts: Facts?
         var packs: [PackReference]?
         var streams: [StoredStream] = []
+        var usedRuns = 0
+        var unreadableRuns = 0
         var cursor = FieldCursor(body)
         while cursor.remaining > 0 {
             let place = cursor.position
@@ -227,7 +242,7 @@ extension PointFile {
             var content = FieldCursor(body, cursor.position..<cursor.position + Int(length))
             cursor.position += Int(length)
             switch Section(rawValue: kind) {
-            case .facts where facts == nil:
+            case .facts where facts == nil && length <= UInt64(PointFile.maximumFacts):
                 facts = try PointFile.facts(body, content)
                 content.position = content.end
             case .packs where facts != nil && packs == nil:
@@ -236,8 +251,14 @@ extension PointFile {
                 guard let facts, let packs, streams.count < PointFile.maximumStreams else {
                     throw .invalid(field: "section", at: place, seen: "too many streams", expected: "at most 65536")
                 }
-                streams.append(
-                    try PointFile.stream(&content, set: set, disks: facts.facts.disks.count, packs: packs))
+                let stream = try PointFile.stream(&content, set: set, disks: facts.facts.disks.count, packs: packs)
+                usedRuns += stream.description.used.extents.count
+                unreadableRuns += stream.unreadable.extents.count
+                guard usedRuns <= PointFile.maximumUsedRuns, unreadableRuns <= PointFile.maximumUnreadableRuns else {
+                    throw .invalid(
+                        field: "used map", at: place, seen: "too many runs in all", expected: "what is allowed")
+                }
+                streams.append(stream)
             case nil where flags & 1 == 0:
                 content.position = content.end
             default:

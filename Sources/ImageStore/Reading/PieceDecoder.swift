@@ -47,7 +47,9 @@ public final class PieceDecoder {
                 guard start < bytes.byteCount else { return false }
                 let part = bytes.extracting(start..<min(start + unit, bytes.byteCount))
                 let result: Result<UnitID, Fault> = unsafe part.withUnsafeBytes { pointer in
-                    do throws(Fault) { return .success(try unsafe decoder.hasher.hash(pointer)) } catch { return .failure(error) }
+                    do throws(Fault) { return .success(try unsafe decoder.hasher.hash(pointer)) } catch {
+                        return .failure(error)
+                    }
                 }
                 if try result.get() != id { return false }
             }

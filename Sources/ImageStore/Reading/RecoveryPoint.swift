@@ -25,7 +25,7 @@ public final class RecoveryPoint: Sendable {
     /// What it tells about the machine.
     public var facts: PointFacts { file.facts }
 
-    /// Its streams, in the order they were written.
+    /// Its streams, in the order they were written. Made anew at each call: keep the one you read from.
     public var streams: [PointStream] {
         file.streams.indices.map { PointStream(self, index: $0, file.streams[$0]) }
     }

@@ -38,7 +38,14 @@ enum SetAccess {
                 continue
             }
             let exact = handle.size.bytes == UInt64(SetHeader.size)
-            let bytes = try handle.bytes(at: .zero, count: Int(min(handle.size.bytes, UInt64(SetHeader.size))))
+            let bytes: [UInt8]
+            do throws(Fault) {
+                bytes = try handle.bytes(at: .zero, count: Int(min(handle.size.bytes, UInt64(SetHeader.size))))
+            } catch {
+                // One unreadable sector must not hide the other copy.
+                found.lostCopies.append(name)
+                continue
+            }
             if let header = try read(bytes, "\(store.name)/\(name)"), exact {
                 found.header = found.header ?? header
                 unsafe found.readOnly = found.readOnly || SetHeader.forbidsWriting(bytes.span.bytes)

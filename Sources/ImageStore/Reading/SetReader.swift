@@ -50,7 +50,7 @@ public final class SetReader: Sendable {
                 listing.points.append(point.summary)
                 listing.findings += point.findings
             } catch {
-                guard error.code == .setDamaged || error.code == .setVersion else { throw error }
+                guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
                 listing.findings.append(Finding(.loss, error.code.rawValue, what: error.what, place: error.place))
             }
         }
@@ -120,7 +120,9 @@ public final class SetReader: Sendable {
                 }
                 return RecoveryPoint(self, file, id, findings: findings)
             } catch {
-                guard error.code == .setDamaged, first == nil else { throw first ?? error }
+                guard error.code == .setDamaged || error.code == .storeFailed, first == nil else {
+                    throw first ?? error
+                }
                 first = error
             }
         }

@@ -99,6 +99,8 @@ extension ObjectStore {
         guard let handle = try open(name) else { throw notKept(name) }
         handle.dropCaches()
         guard handle.size.bytes == UInt64(bytes.count), try handle.bytes(at: .zero, count: bytes.count) == bytes else {
+            // What is known to be wrong must not stay under a name that promises something.
+            try? delete(name)
             throw notKept(name)
         }
     }

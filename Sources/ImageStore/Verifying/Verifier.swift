@@ -5,6 +5,7 @@ import BinaryFields
 public import Findings
 import Geometry
 import Synchronization
+import Threads
 
 extension SetReader {
     /// Checks the set, or the points whose ids are given and what they need.
@@ -325,18 +326,17 @@ private final class Verifier {
         let shared = Shared()
         let unitSize = reader.set.unitSize
         let events = self.events
-        try Threads.run(
-            min(max(1, threads), max(1, work.count)),
-            prepare: { () throws(Fault) -> (RecordDecoder, ByteBuffer) in
-                (try RecordDecoder(), ByteBuffer(PackFooter.segmentSize + RecordHeader.maximumSize))
+        try Workers.run(min(max(1, threads), max(1, work.count))) { (_, stop) throws(Fault) in
+            let decoder = try RecordDecoder()
+            let buffer = ByteBuffer(PackFooter.segmentSize + RecordHeader.maximumSize)
+            while !stop.isSet {
+                try Interruption.check()
+                let number = shared.next.add(1, ordering: .relaxed).oldValue
+                guard number < work.count else { return }
+                try Verifier.read(work[number], decoder, buffer, shared, unitSize)
+                let read = ByteCount(shared.read.load(ordering: .relaxed))
+                events?(.progress(Progress(phase: "verifying", done: read, total: all)))
             }
-        ) { (own: inout (RecordDecoder, ByteBuffer)) throws(Fault) -> Bool in
-            let number = shared.next.add(1, ordering: .relaxed).oldValue
-            guard number < work.count else { return false }
-            try Verifier.read(work[number], own.0, own.1, shared, unitSize)
-            let read = ByteCount(shared.read.load(ordering: .relaxed))
-            events?(.progress(Progress(phase: "verifying", done: read, total: all)))
-            return true
         }
         let found = shared.found.withLock { $0 }
         let records = found.filter { !$0.isSegment }

@@ -19,9 +19,8 @@ extension SetWriter {
             copies/        second copies of everything that is small and needed
             tmp/           unfinished files of a backup that runs or was interrupted; may be deleted when none runs
 
-            The set is not encrypted. Its format is described in docs/image-format.md of Relight, exactly enough to
-            write another program that reads it: https://www.gnu.org/licenses/gpl-3.0.html is Relight's licence, and
-            its source comes with every copy of the program.
+            The set is not encrypted. Its format is described in docs/image-format.md of Relight's source, exactly
+            enough to write another program that reads it.
 
             """.utf8)
     }

@@ -4,6 +4,7 @@
 public import Findings
 public import Geometry
 import Synchronization
+import Threads
 
 /// Makes one recovery point: takes the units of its streams from any number of threads, stores what the set does not
 /// hold yet, and seals the point as the last step.
@@ -138,11 +139,11 @@ public final class SetWriter: Sendable {
                 remedy: "This is an error in the program: please report it.")
         }
         var description = description
-        var grain = ByteCount(4096)
-        while description.used.extents.count > RunList.maximum {
-            description.used = description.used.widened(to: grain, limit: description.length)
-            grain = ByteCount(grain.bytes * 4)
-        }
+        // Half of what is left, so that there is always room for the next.
+        let used = state.withLock { $0.streams.reduce(0) { $0 + $1.description.used.extents.count } }
+        description.used = SetWriter.coarser(
+            description.used, runs: min(RunList.maximum, max(1, (PointFile.maximumUsedRuns - used) / 2)),
+            description.length)
         let stream = StreamWriter(description, writer: self)
         return try state.withLock { (state: inout State) throws(Fault) -> StreamWriter in
             guard state.streams.count < PointFile.maximumStreams else {
@@ -153,6 +154,17 @@ public final class SetWriter: Sendable {
             state.streams.append(stream)
             return stream
         }
+    }
+
+    /// The list widened until it has at most `runs` runs.
+    static func coarser(_ list: ExtentList, runs: Int, _ length: ByteCount) -> ExtentList {
+        var result = list
+        var grain = ByteCount.kibibytes(4)
+        while result.extents.count > runs {
+            result = result.widened(to: grain, limit: length)
+            grain = ByteCount(grain.bytes * 4)
+        }
+        return result
     }
 
     /// Seals the packs, reads them back from the medium when asked, and seals the point: the only moment it begins to
@@ -176,12 +188,21 @@ public final class SetWriter: Sendable {
             let hasher = try Hasher256()
             var stored: [StoredStream] = []
             for stream in streams {
-                stored.append(try stream.stored())
+                stored.append(
+                    try stream.stored(unreadableRuns: PointFile.maximumUnreadableRuns / max(1, streams.count)))
                 guard stream.description.disk < facts.disks.count else { throw SetWriter.misuse }
             }
             let finished = try data.finish(hasher) + lists.finish(hasher)
             for pack in finished { packs.set(pack.number, pack.reference) }
-            if readBack { try self.readBack(finished, threads: threads, events: events) }
+            if readBack {
+                do throws(Fault) {
+                    try self.readBack(finished, threads: threads, events: events)
+                } catch {
+                    // The next run must not build upon what this medium, or this machine's memory, got wrong.
+                    if error.code != .interrupted { remove(finished) }
+                    throw error
+                }
+            }
             let references = try self.references()
             let number = try nextNumber()
             let file = PointFile(set: set, number: number, facts: facts, packs: references, streams: stored)
@@ -415,6 +436,13 @@ public final class SetWriter: Sendable {
         return (try reader.points().points.map { $0.number }.max() ?? 0) + 1
     }
 
+    private func remove(_ finished: [PackWriter.Sealed]) {
+        for pack in finished {
+            let name = ObjectName.pack(pack.reference.id)
+            for name in [name, ObjectName.copy(of: name)] { try? store.delete(name) }
+        }
+    }
+
     /// Reads what was written from the medium and compares it with the hashes made before writing.
     private func readBack(_ finished: [PackWriter.Sealed], threads: Int, events: EventHandler?) throws(Fault) {
         struct Task {
@@ -456,22 +484,21 @@ public final class SetWriter: Sendable {
         let all = ByteCount(total)
         let store = self.store
         let share = Counters()
-        try Threads.run(
-            min(max(1, threads), max(1, work.count)),
-            prepare: { () throws(Fault) -> (Hasher256, ByteBuffer) in
-                (try Hasher256(), ByteBuffer(PackFooter.segmentSize))
+        try Workers.run(min(max(1, threads), max(1, work.count))) { (_, stop) throws(Fault) in
+            let hasher = try Hasher256()
+            let buffer = ByteBuffer(PackFooter.segmentSize)
+            while !stop.isSet {
+                try Interruption.check()
+                let number = share.next.add(1, ordering: .relaxed).oldValue
+                guard number < work.count else { return }
+                let task = work[number]
+                try task.handle.read(at: task.offset, task.count, into: buffer)
+                guard try unsafe hasher.hash(buffer.bytes(0..<task.count)) == task.hash else {
+                    throw store.notKept(task.name)
+                }
+                let sum = share.done.add(UInt64(task.count), ordering: .relaxed).newValue
+                events?(.progress(Progress(phase: "reading back", done: ByteCount(sum), total: all)))
             }
-        ) { (own: inout (Hasher256, ByteBuffer)) throws(Fault) -> Bool in
-            let number = share.next.add(1, ordering: .relaxed).oldValue
-            guard number < work.count else { return false }
-            let task = work[number]
-            try task.handle.read(at: task.offset, task.count, into: own.1)
-            guard try unsafe own.0.hash(own.1.bytes(0..<task.count)) == task.hash else {
-                throw store.notKept(task.name)
-            }
-            let sum = share.done.add(UInt64(task.count), ordering: .relaxed).newValue
-            events?(.progress(Progress(phase: "reading back", done: ByteCount(sum), total: all)))
-            return true
         }
     }
 

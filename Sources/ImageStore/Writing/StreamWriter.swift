@@ -127,8 +127,9 @@ public final class StreamWriter: Sendable {
         return count
     }
 
-    /// What is to be written into the point; a fault when pieces are missing.
-    func stored() throws(Fault) -> StoredStream {
+    /// What is to be written into the point, with at most `share` runs of unreadable areas; a fault when pieces are
+    /// missing.
+    func stored(unreadableRuns share: Int) throws(Fault) -> StoredStream {
         try state.withLock { (state: inout State) throws(Fault) -> StoredStream in
             let rest = description.used.firstIndex(endingAfter: state.position)
             guard state.pending == 0, state.pages.isEmpty, rest == description.used.extents.count else {
@@ -137,7 +138,8 @@ public final class StreamWriter: Sendable {
                     remedy: "This is an error in the program: please report it.")
             }
             return StoredStream(
-                description: description, unreadable: state.unreadable,
+                description: description,
+                unreadable: SetWriter.coarser(state.unreadable, runs: share, description.length),
                 pages: state.finished.sorted { $0.number < $1.number })
         }
     }
