@@ -4,6 +4,7 @@
 import CLinux
 public import Findings
 import Glibc
+import LinuxDisks
 import Tools
 
 /// What runs on one console, in a process of its own whose terminal it is: it shows its screen and becomes a root shell.
@@ -28,7 +29,9 @@ public enum ConsoleSession {
         switch kind {
         case .main:
             // The screen is cleared on the machine's own display only: a serial line's log is worth more than its looks.
-            if !terminal.isSerial { put("\u{1B}[H\u{1B}[2J") }
+            // What a job said must stay to be read.
+            let line = KernelLine(KernelFiles.live.word("/proc/cmdline", limit: 65_536) ?? "")
+            if !terminal.isSerial, line.mode != .job { put("\u{1B}[H\u{1B}[2J") }
             put(MainScreen(version: version, isSerial: terminal.isSerial).text)
         case .shell:
             put("\nRelight \(version): root shell on \(terminal.name). `relight screen` shows the machine.\n\n")

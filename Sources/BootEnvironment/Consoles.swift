@@ -65,36 +65,47 @@ public struct ConsoleDevice: Hashable, Sendable {
 /// Says things on several consoles at once and never waits for one: a serial line whose other end holds it up must not
 /// stop the rest.
 final class Broadcast {
-    private var descriptors: [Int32] = []
+    private var lines: [(path: String, descriptor: Int32)] = []
 
-    /// Opens what can be opened; none of them becomes a controlling terminal.
+    /// None of the consoles becomes a controlling terminal.
     init(_ consoles: [ConsoleDevice]) {
-        for console in consoles {
-            let descriptor = unsafe relight_open(console.path, O_WRONLY | O_NOCTTY | O_NONBLOCK, 0)
-            if descriptor >= 0 { descriptors.append(descriptor) }
-        }
+        lines = consoles.map { ($0.path, Broadcast.open($0.path)) }
     }
 
-    deinit { for descriptor in descriptors { close(descriptor) } }
+    deinit { for line in lines where line.descriptor >= 0 { close(line.descriptor) } }
+
+    private static func open(_ path: String) -> Int32 {
+        unsafe relight_open(path, O_WRONLY | O_NOCTTY | O_NONBLOCK, 0)
+    }
 
     /// Writes `text` and a line end on each console.
     func say(_ text: String) {
         let bytes = Array((text + "\r\n").utf8)
-        for descriptor in descriptors {
-            var rest = bytes[...]
-            var patience = 50
-            while !rest.isEmpty, patience > 0 {
-                let count = unsafe rest.withUnsafeBytes { unsafe write(descriptor, $0.baseAddress, $0.count) }
-                if count > 0 {
-                    rest = rest.dropFirst(count)
-                } else if count < 0, errno == EAGAIN || errno == EINTR {
-                    patience -= 1
-                    usleep(10_000)
-                } else {
-                    break
-                }
+        for index in lines.indices where !write(bytes, lines[index].descriptor) {
+            // When a session on a terminal ends the kernel hangs up every file open on it.
+            if lines[index].descriptor >= 0 { close(lines[index].descriptor) }
+            lines[index].descriptor = Broadcast.open(lines[index].path)
+            _ = write(bytes, lines[index].descriptor)
+        }
+    }
+
+    /// False when the descriptor is of no use any more.
+    private func write(_ bytes: [UInt8], _ descriptor: Int32) -> Bool {
+        guard descriptor >= 0 else { return false }
+        var rest = bytes[...]
+        var patience = 50
+        while !rest.isEmpty, patience > 0 {
+            let count = unsafe rest.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            if count > 0 {
+                rest = rest.dropFirst(count)
+            } else if count < 0, errno == EAGAIN || errno == EINTR {
+                patience -= 1
+                usleep(10_000)
+            } else {
+                return false
             }
         }
+        return true
     }
 }
 

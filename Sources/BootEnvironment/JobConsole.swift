@@ -31,7 +31,7 @@ final class JobConsole {
             logFile.map { unsafe relight_open($0, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0o600) } ?? -1
         for name in names {
             let device = ConsoleDevice(name: name, role: .main)
-            let descriptor = unsafe relight_open(device.path, O_RDWR | O_NOCTTY | O_NONBLOCK, 0)
+            let descriptor = JobConsole.open(device)
             guard descriptor >= 0 else { continue }
             Terminal.prepare(descriptor, isSerial: device.isSerial)
             lines.append(
@@ -45,6 +45,10 @@ final class JobConsole {
             close(line.descriptor)
         }
         if logDescriptor >= 0 { close(logDescriptor) }
+    }
+
+    private static func open(_ device: ConsoleDevice) -> Int32 {
+        unsafe relight_open(device.path, O_RDWR | O_NOCTTY | O_NONBLOCK, 0)
     }
 
     /// Says a line everywhere and keeps it.
@@ -69,7 +73,7 @@ final class JobConsole {
             let part = JobConsole.limit / 2
             let head = log.prefix(part)
             let tail = log.suffix(part - (1 << 16))
-            log = Array(head) + (isCut ? [] : Array("\n[… part of the log was dropped …]\n".utf8)) + Array(tail)
+            log = Array(head) + (isCut ? [] : Array("\n[part of the log was dropped here]\n".utf8)) + Array(tail)
             isCut = true
         }
         log += bytes
@@ -125,6 +129,9 @@ final class JobConsole {
             let ended = unsafe waitpid(shell, &status, WNOHANG)
             guard ended == shell || (ended < 0 && errno == ECHILD) else { continue }
             lines[index].shell = nil
+            // The end of the shell's session hung up the descriptor.
+            close(lines[index].descriptor)
+            lines[index].descriptor = JobConsole.open(lines[index].device)
             lines[index].before = Terminal.readKeys(lines[index].descriptor)
             put(lines[index].descriptor, Array("\r\nBack to the job.\r\n".utf8))
         }

@@ -99,7 +99,7 @@ public final class JobRunner {
         console.say("The job starts in \(seconds) seconds. Any key stops it.")
         _ = console.keys()
         for left in stride(from: seconds, to: 0, by: -1) {
-            console.tick("  \(left) … any key stops the job ")
+            console.tick("  \(left) ... any key stops the job ")
             let end = uptime() + 1
             while uptime() < end {
                 var polls = console.keyDescriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }

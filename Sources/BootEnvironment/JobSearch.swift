@@ -87,7 +87,7 @@ public enum JobSearch {
             throw Fault(
                 .missing, what: "No job file was found.",
                 remedy:
-                    "Put \(fileName) on a filesystem labelled RELIGHT…, or name it with relight.job= on the kernel line."
+                    "Put \(fileName) on a filesystem labelled RELIGHT (and more letters if you like), or name it with relight.job= on the kernel line."
             )
         }
         return only

@@ -93,7 +93,7 @@ public struct MainScreen: Hashable, Sendable {
                 line += media.contains(disk.name) ? "  this medium" : disk.model.map { "  \($0.prefix(22))" } ?? ""
                 if let serial = disk.serial { line += "  serial \(serial)" }
                 return MainScreen.cut(line, 80)
-            } + (disks.count > 12 ? ["    … and \(disks.count - 12) more: `relight disks`"] : [])
+            } + (disks.count > 12 ? ["    and \(disks.count - 12) more: `relight disks`"] : [])
     }
 
     private var networkLines: [String] {
@@ -122,7 +122,7 @@ public struct MainScreen: Hashable, Sendable {
         String(repeating: " ", count: max(0, width - text.count)) + text
     }
     private static func cut(_ text: String, _ width: Int) -> String {
-        text.count <= width ? text : String(text.prefix(width - 1)) + "…"
+        text.count <= width ? text : String(text.prefix(width - 3)) + "..."
     }
 
     /// The time for people, `2026-11-21 03:04 UTC`, or with seconds for names of files, `2026-11-21T03:04:05Z`.
