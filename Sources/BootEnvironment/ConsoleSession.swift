@@ -32,7 +32,7 @@ public enum ConsoleSession {
             // What a job said must stay to be read.
             let line = KernelLine(KernelFiles.live.word("/proc/cmdline", limit: 65_536) ?? "")
             if !terminal.isSerial, line.mode != .job { put("\u{1B}[H\u{1B}[2J") }
-            put(MainScreen(version: version, isSerial: terminal.isSerial).text)
+            put(MainScreen(version: version, isSerial: terminal.isSerial).text(rows: Terminal.rows(0)))
         case .shell:
             put("\nRelight \(version): root shell on \(terminal.name). `relight screen` shows the machine.\n\n")
         case .incomplete:

@@ -133,6 +133,13 @@ enum Terminal {
         unsafe tcsetattr(descriptor, TCSANOW, &settings)
     }
 
+    /// Rows of a terminal; 24 where it knows none.
+    static func rows(_ descriptor: Int32) -> Int {
+        var rows: UInt16 = 0
+        var columns: UInt16 = 0
+        return unsafe relight_terminal_size(descriptor, &rows, &columns) == 0 && rows > 0 ? Int(rows) : 24
+    }
+
     /// Single keys without echo; returns the settings to put back, `nil` where it is no terminal.
     static func readKeys(_ descriptor: Int32) -> termios? {
         var settings = termios()

@@ -46,14 +46,24 @@ public struct MainScreen: Hashable, Sendable {
         (self.missingFirmware, self.isSerial) = (missingFirmware, isSerial)
     }
 
-    /// The screen's text, lines ended by `\n`.
-    public var text: String {
+    /// The screen's text, lines ended by `\n`. Where the terminal has few `rows`, blank lines and then disks go, so that
+    /// the prompt still fits below.
+    public func text(rows: Int = 25) -> String {
+        var lines = lines(disks: 12)
+        if lines.count + 1 > rows { lines.removeAll { $0.isEmpty } }
+        if lines.count + 1 > rows, disks.count > 4 {
+            lines = self.lines(disks: max(4, min(12, disks.count) - (lines.count + 2 - rows))).filter { !$0.isEmpty }
+        }
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    private func lines(disks limit: Int) -> [String] {
         var lines = [
             MainScreen.rule, MainScreen.pair("Relight \(version)", time),
             "  \(MainScreen.cut(machine, 50)), \(firmware == .uefi ? "UEFI" : "BIOS"), \(memory) MB of memory",
             MainScreen.rule,
         ]
-        lines += diskLines + networkLines
+        lines += diskLines(limit) + networkLines
         if !missingFirmware.isEmpty {
             lines.append("  Firmware files that drivers asked for and that are not on this medium:")
             lines += missingFirmware.prefix(4).map { "    " + MainScreen.cut($0, 74) }
@@ -74,10 +84,10 @@ public struct MainScreen: Hashable, Sendable {
                 : "  Alt+F2: a second shell, Alt+F1: back here. `relight screen` shows this again.",
             "",
         ]
-        return lines.joined(separator: "\n") + "\n"
+        return lines
     }
 
-    private var diskLines: [String] {
+    private func diskLines(_ limit: Int) -> [String] {
         if disks.isEmpty {
             return [
                 "  No disk was found. Check cables; RAID or VMD mode in the firmware setup may hide",
@@ -86,14 +96,14 @@ public struct MainScreen: Hashable, Sendable {
         }
         let width = disks.map(\.path.count).max() ?? 0
         return ["  Disks"]
-            + disks.prefix(12).map { disk in
+            + disks.prefix(limit).map { disk in
                 var line =
                     "    " + MainScreen.pad(disk.path, width) + "  " + MainScreen.padLeft(disk.size.description, 9)
                 line += "  " + MainScreen.pad(disk.bus, 6)
                 line += media.contains(disk.name) ? "  this medium" : disk.model.map { "  \($0.prefix(22))" } ?? ""
                 if let serial = disk.serial { line += "  serial \(serial)" }
                 return MainScreen.cut(line, 80)
-            } + (disks.count > 12 ? ["    and \(disks.count - 12) more: `relight disks`"] : [])
+            } + (disks.count > limit ? ["    and \(disks.count - limit) more: `relight disks`"] : [])
     }
 
     private var networkLines: [String] {
@@ -102,7 +112,7 @@ public struct MainScreen: Hashable, Sendable {
             + interfaces.prefix(6).map { interface in
                 let state =
                     interface.addresses.isEmpty
-                    ? (interface.hasLink ? "asking for an address" : "no link yet")
+                    ? (interface.hasLink ? "asking for an address" : interface.isUp ? "no cable" : "starting")
                     : interface.addresses.prefix(2).joined(separator: "  ")
                 return MainScreen.cut(
                     "    \(MainScreen.pad(interface.name, 10))  \(MainScreen.pad(interface.hardwareAddress, 17))  \(state)",

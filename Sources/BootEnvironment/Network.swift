@@ -54,6 +54,8 @@ public enum Network {
         public var name: String
         /// Hardware address.
         public var hardwareAddress: String
+        /// Whether it is switched on.
+        public var isUp: Bool
         /// Whether a cable with a live other end is plugged in.
         public var hasLink: Bool
         /// IP addresses, without those that only work on the link.
@@ -66,6 +68,8 @@ public enum Network {
         return files.names("/sys/class/net").filter { $0 != "lo" }.map { name in
             Interface(
                 name: name, hardwareAddress: files.word("/sys/class/net/\(name)/address", limit: 64) ?? "",
+                isUp: files.word("/sys/class/net/\(name)/flags", limit: 32)
+                    .flatMap { UInt32($0.dropFirst(2), radix: 16) }.map { $0 & 1 == 1 } ?? false,
                 hasLink: files.word("/sys/class/net/\(name)/carrier", limit: 8) == "1",
                 addresses: addresses[name] ?? [])
         }

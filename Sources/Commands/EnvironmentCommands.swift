@@ -75,7 +75,7 @@ struct ScreenCommand: ParsableCommand {
     func run() throws {
         let terminal = unsafe getenv("RELIGHT_CONSOLE").map { unsafe String(cString: $0) } ?? "ttyS0"
         let isSerial = ConsoleDevice(name: terminal, role: .main).isSerial
-        Console.current.withLock { $0 }.line(MainScreen(version: Relight.version, isSerial: isSerial).text)
+        Console.current.withLock { $0 }.line(MainScreen(version: Relight.version, isSerial: isSerial).text(rows: 1000))
     }
 }
 

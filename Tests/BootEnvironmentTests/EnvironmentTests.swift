@@ -184,8 +184,10 @@ private final class Tree {
             firmware: .uefi, memory: 1024, disks: disks, media: media,
             interfaces: [
                 Network.Interface(
-                    name: "enp3s0", hardwareAddress: "52:54:00:12:34:56", hasLink: true, addresses: ["10.0.2.15"]),
-                Network.Interface(name: "enp4s0", hardwareAddress: "52:54:00:12:34:57", hasLink: true, addresses: []),
+                    name: "enp3s0", hardwareAddress: "52:54:00:12:34:56", isUp: true, hasLink: true,
+                    addresses: ["10.0.2.15"]),
+                Network.Interface(
+                    name: "enp4s0", hardwareAddress: "52:54:00:12:34:57", isUp: true, hasLink: true, addresses: []),
             ], missingFirmware: ["bnx2/x.fw"], isSerial: serial)
     }
 
@@ -194,7 +196,7 @@ private final class Tree {
             try Self.disk("sda", String(repeating: "Very Long Model ", count: 4), String(repeating: "S", count: 40)),
             try Self.disk("nvme0n1", "Samsung", "S4"),
         ]
-        let text = Self.screen(disks: disks, media: ["nvme0n1"]).text
+        let text = Self.screen(disks: disks, media: ["nvme0n1"]).text(rows: 1000)
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         #expect(lines.allSatisfy { $0.count <= 80 })
         for part in [
@@ -204,8 +206,18 @@ private final class Tree {
         #expect(lines.count <= 40)
     }
 
+    @Test(arguments: [1, 4, 6, 9, 30]) func itFitsASmallScreen(count: Int) throws {
+        let disks = try (0..<count).map { try Self.disk("sd\(["a", "b", "c"][$0 % 3])", "Model", "S\($0)") }
+        var screen = Self.screen(disks: disks)
+        screen.missingFirmware = []
+        let lines = screen.text(rows: 25).split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+        #expect(lines.count < 25)
+        #expect(lines.filter { $0.contains("/dev/sd") }.count == min(count, 4) || count > 4)
+        if count > 9 { #expect(lines.contains { $0.contains("more: `relight disks`") }) }
+    }
+
     @Test func aMachineWithoutDisksGetsAdvice() {
-        let text = Self.screen(disks: [], serial: true).text
+        let text = Self.screen(disks: [], serial: true).text()
         #expect(text.contains("No disk was found"))
         #expect(!text.contains("Alt+F2"))
     }
