@@ -39,9 +39,12 @@ public final class JobRunner {
     private let console: JobConsole
     private let inEnvironment: Bool
     private let program: String
+    private let understand: ([String]) -> String?
 
-    /// A runner that talks on the consoles named (standard output when none is). `program` is the relight to run.
-    public init(consoles: [String], program: String = "/proc/self/exe") {
+    /// A runner that talks on the consoles named (standard output when none is). `program` is the relight to run,
+    /// `understand` tells what is wrong with the words of one of its commands.
+    public init(consoles: [String], program: String = "/proc/self/exe", understand: @escaping ([String]) -> String?) {
+        self.understand = understand
         inEnvironment = !consoles.isEmpty && MachineProbe.isEnvironment()
         console = JobConsole(consoles, logFile: inEnvironment ? "\(MachineProbe.stateFolder)/job.log" : nil)
         self.program = program
@@ -56,6 +59,7 @@ public final class JobRunner {
             found = try JobSearch.find(place) { console.say($0) }
             console.say("Job: \(found.name), \(found.job.steps.count) step\(found.job.steps.count == 1 ? "" : "s")")
             for step in found.job.steps { console.say("  \(step.number). \(JobRunner.picture(step))") }
+            try found.job.check(understand)
             try checkDisks(found.job)
             if countdown > 0 { try count(down: countdown) }
         } catch {

@@ -33,6 +33,17 @@ extension Relight {
         start(Array(words.dropFirst()))
     }
 
+    /// What is wrong with a command's words; `nil` when the command line takes them.
+    static func complaint(_ words: [String]) -> String? {
+        do {
+            _ = try parseAsRoot(words)
+            return nil
+        } catch {
+            let text = message(for: error).split(separator: "\n").first.map(String.init) ?? "it is not understood"
+            return text.last == "." ? text : text + "."
+        }
+    }
+
     private static func environmentVariables() -> [String: String] {
         var result: [String: String] = [:]
         var next = unsafe environ
@@ -148,7 +159,7 @@ struct EnvironmentCommand: ParsableCommand {
         @Option(help: "Seconds in which a key stops it.") var countdown = 10
         func run() throws {
             // How the job went is said on the consoles; a status of this process would look like a signal to PID 1.
-            _ = JobRunner(consoles: console).run(place: file, countdown: countdown)
+            _ = JobRunner(consoles: console, understand: Relight.complaint).run(place: file, countdown: countdown)
         }
     }
 }
@@ -173,7 +184,7 @@ struct JobCommand: ParsableCommand {
         @Option(help: ArgumentHelp("Seconds to wait first.", valueName: "seconds"))
         var countdown = 0
         func run() throws {
-            let status = JobRunner(consoles: []).run(place: file, countdown: countdown)
+            let status = JobRunner(consoles: [], understand: Relight.complaint).run(place: file, countdown: countdown)
             if status != 0 { Glibc.exit(status) }
         }
     }
@@ -187,6 +198,7 @@ struct JobCommand: ParsableCommand {
         func run() throws {
             let console = Console.current.withLock { $0 }
             let found = try JobSearch.find(file, say: { console.errorLine($0) })
+            try found.job.check(Relight.complaint)
             for step in found.job.steps {
                 console.line("\(step.number). \(step.verb.rawValue): \(step.arguments.joined(separator: " "))")
             }

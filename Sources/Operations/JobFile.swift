@@ -82,6 +82,23 @@ public struct JobFile: Hashable, Sendable {
         if !reader.refusals.isEmpty { throw fault(.notConfirmed, reader.refusals) }
     }
 
+    /// Has the command line read the words of each step: a key that this version's commands do not take is refused
+    /// before the first step. `understand` returns what is wrong with a command's words, `nil` when nothing is.
+    /// Throws `unsupported` with every problem.
+    public func check(_ understand: ([String]) -> String?) throws(Fault) {
+        var problems: [String] = []
+        for step in steps where step.verb != .run {
+            if let problem = understand(step.arguments) {
+                problems.append("Step \(step.number) (\(step.verb.rawValue)): \(problem)")
+            }
+        }
+        guard problems.isEmpty else {
+            throw Fault(
+                .unsupported, what: problems.joined(separator: " "),
+                remedy: "Nothing was done. `relight help VERB` lists what this version's commands take.")
+        }
+    }
+
     private static func reason(_ error: any Error) -> String {
         guard let error = error as? DecodingError else { return "it cannot be read" }
         if case .dataCorrupted(let context) = error {
@@ -191,7 +208,7 @@ private struct JobOption {
         JobOption(key: "name", kind: .text), JobOption(key: "volume", kind: .list),
         JobOption(key: "passphraseFile", kind: .text), JobOption(key: "level", kind: .level),
         JobOption(key: "onReadError", kind: .choice(["fail", "skip"])), JobOption(key: "rate", kind: .text),
-        JobOption(key: "noVerify", kind: .flag),
+        JobOption(key: "noVerify", kind: .flag), JobOption(key: "sectorSize", kind: .text),
     ]
     static let verify = [JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text)]
     static let restore = [
@@ -201,7 +218,7 @@ private struct JobOption {
         JobOption(key: "firmware", kind: .choice(["auto", "bios", "uefi"])),
         JobOption(key: "ids", kind: .choice(["keep", "new"])), JobOption(key: "noRepair", kind: .flag),
         JobOption(key: "noAdapt", kind: .flag), JobOption(key: "resume", kind: .flag),
-        JobOption(key: "passphraseFile", kind: .text),
+        JobOption(key: "readBack", kind: .choice(["full", "off"])), JobOption(key: "passphraseFile", kind: .text),
     ]
 }
 

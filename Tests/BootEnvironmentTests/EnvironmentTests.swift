@@ -305,6 +305,17 @@ private final class Tree {
     }
 
     @Test(.enabled(if: relight != nil, "needs the relight program beside the tests"))
+    func aKeyThatNoCommandTakesRunsNoStep() throws {
+        let result = try Self.run(
+            "{relight: 1, steps: [{run: 'echo ran'}, {backup: {disks: ['a'], to: '/s', level: 'fast', sectorSize: 'many'}}]}"
+        )
+        #expect(result.status == 4)
+        #expect(!result.output.contains("RELIGHT-STEP"))
+        #expect(result.output.contains("Step 2 (backup)"))
+        #expect(result.output.contains("RELIGHT-JOB failed"))
+    }
+
+    @Test(.enabled(if: relight != nil, "needs the relight program beside the tests"))
     func aStepHasItsTimeAndNoMore() throws {
         let result = try Self.run("{relight: 1, steps: [{run: {command: ['sleep', '50'], timeout: 1}}]}")
         #expect(result.output.contains("RELIGHT-STEP 1 failed 130 run"))

@@ -148,6 +148,17 @@ import Testing
         #expect(fault.remedy.contains("relight job check"))
     }
 
+    @Test func whatTheCommandLineRefusesIsRefusedFirst() throws {
+        let job = try Self.job(
+            "{relight: 1, steps: [{run: ['a']}, {verify: {set: '/a', quick: true}}, {verify: {set: '/b'}}]}")
+        try job.check { _ in nil }
+        let fault = try #require(throws: Fault.self) {
+            try job.check { words in words.contains("--quick") ? "Unknown option '--quick'." : nil }
+        }
+        #expect(fault.code == .unsupported)
+        #expect(fault.what == "Step 2 (verify): Unknown option '--quick'.")
+    }
+
     @Test func hugeFilesAreRefusedUnread() throws {
         let bytes = [UInt8](repeating: UInt8(ascii: " "), count: JobFile.limit + 1)
         #expect(throws: Fault.self) { try JobFile(parsing: bytes, name: "x") }
