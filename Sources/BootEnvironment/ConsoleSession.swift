@@ -25,7 +25,7 @@ public enum ConsoleSession {
     /// Shows the screen on standard output and becomes a shell. Returns only with a fault.
     public static func run(_ kind: Kind, terminal: ConsoleDevice, version: String) -> Fault {
         _ = relight_take_terminal(0)
-        Terminal.prepare(0, isSerial: terminal.isSerial)
+        Terminal.prepare(0, terminal)
         switch kind {
         case .main:
             // The screen is cleared on the machine's own display only: a serial line's log is worth more than its looks.

@@ -111,9 +111,9 @@ final class Broadcast {
 
 /// Settings of a terminal.
 enum Terminal {
-    /// Makes a terminal sane for a shell: 115,200 bit/s where it is a serial line nobody set up, a size where it knows
-    /// none.
-    static func prepare(_ descriptor: Int32, isSerial: Bool) {
+    /// Makes a terminal sane for a shell: 115,200 bit/s where it is a serial line that the kernel line does not name, a
+    /// size where it knows none.
+    static func prepare(_ descriptor: Int32, _ device: ConsoleDevice) {
         var rows: UInt16 = 0
         var columns: UInt16 = 0
         if unsafe relight_terminal_size(descriptor, &rows, &columns) == 0, rows == 0 || columns == 0 {
@@ -121,8 +121,8 @@ enum Terminal {
         }
         var settings = termios()
         guard unsafe tcgetattr(descriptor, &settings) == 0 else { return }
-        if isSerial, unsafe cfgetospeed(&settings) == speed_t(B9600) {
-            // The kernel's default for a port that its command line does not name.
+        let named = KernelFiles.live.word("/sys/class/tty/console/active")?.split(separator: " ") ?? []
+        if device.isSerial, !named.contains(where: { $0 == device.name }) {
             unsafe cfsetspeed(&settings, speed_t(B115200))
         }
         settings.c_iflag |= tcflag_t(ICRNL | IXON)

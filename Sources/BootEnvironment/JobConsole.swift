@@ -33,7 +33,7 @@ final class JobConsole {
             let device = ConsoleDevice(name: name, role: .main)
             let descriptor = JobConsole.open(device)
             guard descriptor >= 0 else { continue }
-            Terminal.prepare(descriptor, isSerial: device.isSerial)
+            Terminal.prepare(descriptor, device)
             lines.append(
                 Line(device: device, descriptor: descriptor, before: Terminal.readKeys(descriptor), shell: nil))
         }
