@@ -107,6 +107,23 @@ void relight_catch_interrupts(void) {
     sigaction(SIGPIPE, &action, NULL);
 }
 
+// The end of every spawn: a session of its own, default signals, nothing inherited. Releases what was prepared.
+static int spawn_in_session(int status, const char *path, char *const *arguments, char *const *environment,
+                            posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, pid_t *pid) {
+    sigset_t none, defaults;
+    sigemptyset(&none);
+    sigfillset(&defaults);
+    if (status == 0) status = posix_spawnattr_setsigmask(attributes, &none);
+    if (status == 0) status = posix_spawnattr_setsigdefault(attributes, &defaults);
+    if (status == 0)
+        status = posix_spawnattr_setflags(
+            attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    if (status == 0) status = posix_spawn(pid, path, actions, attributes, arguments, environment);
+    posix_spawnattr_destroy(attributes);
+    posix_spawn_file_actions_destroy(actions);
+    return -status;
+}
+
 int relight_spawn(const char *path, char *const *arguments, char *const *environment, int standard_input,
                   int standard_output, int standard_error, const char *directory, pid_t *pid) {
     posix_spawn_file_actions_t actions;
@@ -127,18 +144,7 @@ int relight_spawn(const char *path, char *const *arguments, char *const *environ
     }
     if (status == 0) status = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
     if (status == 0 && directory) status = posix_spawn_file_actions_addchdir_np(&actions, directory);
-    sigset_t none, defaults;
-    sigemptyset(&none);
-    sigfillset(&defaults);
-    if (status == 0) status = posix_spawnattr_setsigmask(&attributes, &none);
-    if (status == 0) status = posix_spawnattr_setsigdefault(&attributes, &defaults);
-    if (status == 0)
-        status = posix_spawnattr_setflags(
-            &attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    if (status == 0) status = posix_spawn(pid, path, &actions, &attributes, arguments, environment);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    return -status;
+    return spawn_in_session(status, path, arguments, environment, &actions, &attributes, pid);
 }
 
 int relight_pipe(int *ends) { return result(pipe2(ends, O_CLOEXEC)); }
@@ -203,18 +209,7 @@ int relight_spawn_on_terminal(const char *path, char *const *arguments, char *co
     for (int target = 1; target < 3 && status == 0; target++)
         status = posix_spawn_file_actions_adddup2(&actions, 0, target);
     if (status == 0) status = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-    sigset_t none, defaults;
-    sigemptyset(&none);
-    sigfillset(&defaults);
-    if (status == 0) status = posix_spawnattr_setsigmask(&attributes, &none);
-    if (status == 0) status = posix_spawnattr_setsigdefault(&attributes, &defaults);
-    if (status == 0)
-        status = posix_spawnattr_setflags(
-            &attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    if (status == 0) status = posix_spawn(pid, path, &actions, &attributes, arguments, environment);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    return -status;
+    return spawn_in_session(status, path, arguments, environment, &actions, &attributes, pid);
 }
 
 int relight_signal_descriptor(const int *signals, int count) {

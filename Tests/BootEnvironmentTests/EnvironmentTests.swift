@@ -9,6 +9,7 @@ import Glibc
 import LinuxDisks
 import MachineModel
 import Operations
+import TestSupport
 import Testing
 import Tools
 
@@ -84,7 +85,7 @@ private final class Tree {
 
     @Test func mutatedDeviceEventsNeverTrap() {
         let seed = Array("add@/devices/x\0ACTION=add\0MODALIAS=usb:v0781\0SEQNUM=1\0".utf8)
-        var random = Mixer(state: 9)
+        var random = Seeded(9)
         for _ in 0..<20_000 { _ = Drivers.alias(event: random.mutated(seed)) }
     }
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 @testable import BootEnvironment
+import TestSupport
 import Testing
 
 @Suite struct KernelLineTests {
@@ -47,32 +48,7 @@ import Testing
 
     @Test func mutatedLinesNeverTrap() {
         let seed = Array("relight.mode=job \"relight.job=label:A B/x\" relight.countdown=5 relight.hostname=a".utf8)
-        var random = Mixer(state: 3)
+        var random = Seeded(3)
         for _ in 0..<20_000 { _ = KernelLine(String(decoding: random.mutated(seed), as: UTF8.self)) }
-    }
-}
-
-/// A generator that gives the same numbers each run (SplitMix64), and mutations by it.
-struct Mixer: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-
-    mutating func mutated(_ seed: [UInt8]) -> [UInt8] {
-        var bytes = seed
-        for _ in 0..<Int.random(in: 1...6, using: &self) {
-            let place = Int.random(in: 0..<max(1, bytes.count), using: &self)
-            switch Int.random(in: 0..<3, using: &self) {
-            case 0 where !bytes.isEmpty: bytes[place] = UInt8.random(in: 0...255, using: &self)
-            case 1 where !bytes.isEmpty: bytes.removeSubrange(place..<min(bytes.count, place + 5))
-            default: bytes.insert(UInt8.random(in: 0...255, using: &self), at: min(place, bytes.count))
-            }
-        }
-        return bytes
     }
 }

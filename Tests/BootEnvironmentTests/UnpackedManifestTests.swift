@@ -5,6 +5,7 @@
 import Findings
 import FoundationEssentials
 import LinuxDisks
+import TestSupport
 import Testing
 
 @Suite struct UnpackedManifestTests {
@@ -47,7 +48,7 @@ import Testing
 
     @Test func mutatedListsNeverTrap() {
         let seed = Array(Self.good.utf8)
-        var random = Mixer(state: 5)
+        var random = Seeded(5)
         for _ in 0..<10_000 { _ = try? UnpackedManifest(parsing: random.mutated(seed)) }
     }
 

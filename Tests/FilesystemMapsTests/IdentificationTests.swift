@@ -5,6 +5,7 @@ import Blocks
 import Findings
 import Geometry
 import MachineModel
+import TestSupport
 import Testing
 import Tools
 
@@ -89,7 +90,7 @@ struct IdentificationTests {
         let empty = try FilesystemMaps.map(MemoryDisk([UInt8](repeating: 0, count: 4 << 20)))
         #expect(empty.identity.kind == .empty)
         #expect(empty.used.byteCount == .mebibytes(4))
-        var generator = Seeded(state: 7)
+        var generator = Seeded(7)
         let noise = try FilesystemMaps.map(
             MemoryDisk((0..<65536).map { _ in UInt8.random(in: 0...255, using: &generator) }))
         #expect(noise.identity.kind == .unknown)

@@ -5,6 +5,7 @@ import Blocks
 import Findings
 import Geometry
 import MachineModel
+import TestSupport
 import Testing
 import Tools
 
@@ -22,7 +23,7 @@ struct MutationTests {
         _ map: (MemoryDisk) throws -> VolumeMap
     ) throws -> Int {
         let original = disk.bytes
-        var generator = Seeded(state: seed)
+        var generator = Seeded(seed)
         var partial = 0
         for _ in 0..<count {
             var touched: [Int] = []

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import Geometry
+import TestSupport
 import Testing
 
 @testable import FilesystemMaps
@@ -19,7 +20,7 @@ struct RunCollectorTests {
     @Test func tooManyRunsAreBoundedAndNothingIsLost() {
         var collector = RunCollector(limit: 1000)
         var exact = ExtentList()
-        var generator = Seeded(state: 5)
+        var generator = Seeded(5)
         var position: UInt64 = 0
         for _ in 0..<20_000 {
             position += UInt64.random(in: 1...100_000, using: &generator)

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import Geometry
+import TestSupport
 import Testing
 
 @Suite struct ByteCountTests {
@@ -119,18 +120,5 @@ import Testing
             let expected = Set(used.extents.flatMap { $0.start.bytes..<$0.end.bytes }.map { $0 / 16 * 16 })
             #expect(seen == expected.sorted())
         }
-    }
-}
-
-/// A repeatable generator (SplitMix64).
-struct Seeded: RandomNumberGenerator {
-    var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
     }
 }

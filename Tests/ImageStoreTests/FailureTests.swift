@@ -6,6 +6,7 @@ import Geometry
 import Glibc
 import ImageStore
 import Synchronization
+import TestSupport
 import Testing
 
 /// Media that fail, fill up or lie, and programs that are interrupted.

@@ -4,6 +4,7 @@
 import BinaryFields
 import Findings
 import Geometry
+import TestSupport
 import Testing
 
 @testable import ImageStore

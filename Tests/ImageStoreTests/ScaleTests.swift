@@ -4,6 +4,7 @@
 import Findings
 import Geometry
 import Synchronization
+import TestSupport
 import Testing
 import Threads
 

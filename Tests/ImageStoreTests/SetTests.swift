@@ -5,6 +5,7 @@ import Findings
 import Geometry
 import Glibc
 import ImageStore
+import TestSupport
 import Testing
 
 /// What a set is, how points are found, what is stored and what is not.

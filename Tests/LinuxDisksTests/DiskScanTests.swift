@@ -3,6 +3,7 @@
 
 import Geometry
 @testable import LinuxDisks
+import TestSupport
 import Testing
 
 @Suite struct DiskScanTests {
@@ -140,7 +141,7 @@ import Testing
     @Test func mutatedMountTablesNeverTrap() throws {
         let line = Array("36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue".utf8)
         #expect(MountEntry(line: String(decoding: line, as: UTF8.self))?.point == "/mnt 2")
-        var random = SeededRandom(seed: 7)
+        var random = Seeded(7)
         for _ in 0..<20_000 {
             var mutated = line
             for _ in 0..<Int.random(in: 1...6, using: &random) {
@@ -154,18 +155,5 @@ import Testing
             }
             _ = MountEntry(line: String(decoding: mutated, as: UTF8.self))
         }
-    }
-}
-
-/// A generator that gives the same numbers each run (SplitMix64).
-struct SeededRandom: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
     }
 }

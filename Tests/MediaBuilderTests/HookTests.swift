@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import Findings
+import TestSupport
 import Testing
 
 @testable import MediaBuilder
@@ -82,9 +83,9 @@ import Testing
         let seeds = try ["base", "storage", "network"].map {
             Array(try Files.text(Repository.folder + "/initramfs-hooks/\($0).hook").utf8)
         }
-        var random = SeededGenerator(state: 0x5EED)
+        var random = Seeded(0x5EED)
         for round in 0..<3000 {
-            let text = random.mutate(seeds[round % seeds.count])
+            let text = random.mutated(seeds[round % seeds.count])
             _ = try? Hook(name: "x", text: String(decoding: text, as: UTF8.self), file: "x")
             _ = try? Layout(text: String(decoding: text, as: UTF8.self), file: "x")
         }

@@ -3,6 +3,7 @@
 
 import Findings
 import FoundationEssentials
+import TestSupport
 import Testing
 import Tools
 
@@ -49,9 +50,9 @@ private let digest = String(repeating: "0123456789abcdef", count: 4)
 
     @Test func mutatedLockFilesNeverCrashTheReader() throws {
         let seed = Array(PackageLock(suite: "trixie", time: 9, packages: [try package("bash", "1:5.2~2")]).text.utf8)
-        var random = SeededGenerator(state: 0x10C)
+        var random = Seeded(0x10C)
         for _ in 0..<5000 {
-            _ = try? PackageLock(text: String(decoding: random.mutate(seed), as: UTF8.self), file: "x.lock")
+            _ = try? PackageLock(text: String(decoding: random.mutated(seed), as: UTF8.self), file: "x.lock")
         }
     }
 }

@@ -3,6 +3,7 @@
 
 import Findings
 import FoundationEssentials
+import TestSupport
 import Testing
 
 @testable import MediaBuilder
@@ -128,7 +129,7 @@ import Testing
         seed.replaceSubrange(0..<6, with: [0x7F, 0x45, 0x4C, 0x46, 2, 1])
         (seed[16], seed[18], seed[32], seed[54], seed[56], seed[64]) = (3, 62, 64, 56, 1, 2)
         #expect(ELF.needsLibraries(Data(seed)))
-        var random = SeededGenerator(state: 0xE1F)
-        for _ in 0..<5000 { _ = ELF.needsLibraries(Data(random.mutate(seed))) }
+        var random = Seeded(0xE1F)
+        for _ in 0..<5000 { _ = ELF.needsLibraries(Data(random.mutated(seed))) }
     }
 }

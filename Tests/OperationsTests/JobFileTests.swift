@@ -3,6 +3,7 @@
 
 import Findings
 @testable import Operations
+import TestSupport
 import Testing
 
 @Suite struct JobFileTests {
@@ -171,7 +172,7 @@ import Testing
 
     @Test func mutatedJobsNeverTrap() {
         let seed = Array(Self.example.utf8)
-        var random = Mixer(state: 11)
+        var random = Seeded(11)
         var accepted = 0
         for _ in 0..<6000 {
             var bytes = seed
@@ -195,17 +196,5 @@ import Testing
     @Test func deepNestingIsRefused() {
         let text = "{relight: 1, steps: " + String(repeating: "[", count: 100_000)
         #expect(throws: Fault.self) { try Self.job(text) }
-    }
-}
-
-/// A generator that gives the same numbers each run (SplitMix64).
-private struct Mixer: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
     }
 }

@@ -6,6 +6,7 @@ import Blocks
 import Findings
 import Geometry
 import MachineModel
+import TestSupport
 import Testing
 import Tools
 
@@ -66,7 +67,7 @@ struct MutationTests {
         let file = try partitioned(gptScript)
         let head = try file.bytes(0, 40 * 512)
         let tail = try file.bytes((64 << 20) - 40 * 512, 40 * 512)
-        var generator = Seeded(state: 1)
+        var generator = Seeded(1)
         for round in 0..<3000 {
             var (head, tail) = (head, tail)
             let changes = Int.random(in: 1...4, using: &generator)
@@ -107,7 +108,7 @@ struct MutationTests {
         let file = try partitioned(mbrScript)
         let whole = try file.bytes(0, 32768 * 512)
         let records = try #require(try file.reading().table).partitions.compactMap(\.describedAt?.value)
-        var generator = Seeded(state: 2)
+        var generator = Seeded(2)
         let disk = MemoryDisk(whole)
         for _ in 0..<5000 {
             var touched: [Int] = []
@@ -131,7 +132,7 @@ struct MutationTests {
     }
 
     @Test func bootSectorsOfNoise() throws {
-        var generator = Seeded(state: 3)
+        var generator = Seeded(3)
         for _ in 0..<3000 {
             var bytes = (0..<2048).map { _ in UInt8.random(in: 0...255, using: &generator) }
             for slot in 0..<4 { bytes[446 + slot * 16] = 0 }

@@ -112,15 +112,3 @@ func partitioned(_ script: String, _ size: ByteCount = .mebibytes(64)) throws ->
     try sfdisk.check(["--no-reread", "--no-tell-kernel", "-q", file.path], input: Array(script.utf8))
     return file
 }
-
-/// A small generator whose sequence depends on the seed alone (SplitMix64).
-struct Seeded: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
-    }
-}
