@@ -70,7 +70,8 @@ struct Machine: Sendable {
     var disks: [Disk] = []
     /// MiB.
     var memory = 1024
-    var processors = 2
+    /// One: emulated on several host threads, two have crashed Debian's kernel while it patched its own code.
+    var processors = 1
     /// UEFI variables kept across starts of the same name in one scenario.
     var variables = "default"
     /// A restart ends the machine.
