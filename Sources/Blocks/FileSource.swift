@@ -88,7 +88,19 @@ final class FileHandle: Sendable {
                 .missing, what: "There is no such disk or file.", place: path,
                 remedy: "Check the name; `relight disks` lists the disks this machine has.")
         case EACCES, EPERM:
-            return Fault(.noAccess, what: "Access was refused.", place: path, remedy: "Run relight as root.")
+            if geteuid() != 0 {
+                return Fault(.noAccess, what: "Access was refused.", place: path, remedy: "Run relight as root.")
+            }
+            return Fault(
+                .noAccess, what: "Access was refused even to root.", place: path,
+                remedy:
+                    "It is write-protected (a switch, `lsattr`), or this system, such as a container, may not open it: "
+                    + "run relight on the machine itself or in the Relight environment.")
+        case EROFS:
+            return Fault(
+                .noAccess, what: "It is write-protected.", place: path,
+                remedy:
+                    "Look for a write-protect switch, mount the filesystem it lies on writable, or use another disk.")
         case EBUSY:
             return Fault(
                 .targetInUse, what: "The disk is in use.", place: path,

@@ -33,11 +33,15 @@ struct DisksCommand: ParsableCommand {
             if index > 0 { console.line() }
             for line in DisksCommand.lines(listing) { console.line(line) }
         }
+        // A disk that was asked for by name and cannot be read is a failure; one among all is only listed.
+        if !disks.isEmpty, listings.contains(where: { $0.fault != nil }) { throw EarlyExit(code: .failed) }
     }
 
     static func lines(_ listing: DiskListing) -> [String] {
         guard let disk = listing.model else {
-            return ["\(listing.attached?.summary ?? listing.path)", "  cannot be read: \(listing.fault?.description ?? "")"]
+            return [
+                "\(listing.attached?.summary ?? listing.path)", "  cannot be read: \(listing.fault?.description ?? "")",
+            ]
         }
         var head = [
             disk.path, "\(disk.size)", disk.table?.kind.rawValue ?? "no partition table",

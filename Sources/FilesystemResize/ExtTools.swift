@@ -22,7 +22,8 @@ struct ExtTools: FilesystemTool {
         // The summary is the last line of standard output; the program's version goes to standard error.
         let words = result.standardOutput.split(separator: "\n").last.map(String.init) ?? result.lastLine
         return CheckVerdict(
-            isClean: result.status == 0, evidence: "e2fsck -fn: \(result.status == 0 ? "clean" : "status \(result.status)"), \(words)")
+            isClean: result.status == 0,
+            evidence: "e2fsck -fn: \(result.status == 0 ? "clean" : "status \(result.status)"), \(words)")
     }
 
     func grow(_ device: String) throws(Fault) {
@@ -30,7 +31,8 @@ struct ExtTools: FilesystemTool {
         let result = try checker.run(["-f", "-p", device], seconds: 24 * 3600)
         guard result.status == 0 || result.status == 1 else {
             throw Fault(
-                .toolFailed, what: "e2fsck cannot make the filesystem fit to be grown: \(result.lastWords)", place: device,
+                .toolFailed, what: "e2fsck cannot make the filesystem fit to be grown: \(result.lastWords)",
+                place: device,
                 remedy: "The data are restored; run `e2fsck -f \(device)` by hand, then `resize2fs \(device)`.")
         }
         try resizer.check([device], seconds: 24 * 3600)

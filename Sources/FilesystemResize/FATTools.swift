@@ -15,7 +15,9 @@ struct FATTools: FilesystemTool {
 
     func check(_ device: String) throws(Fault) -> CheckVerdict {
         let result = try checker.run(["-n", device], seconds: 3600)
-        return CheckVerdict(isClean: result.status == 0, evidence: "fsck.fat -n: \(result.status == 0 ? "clean" : "status \(result.status)"), \(result.lastLine)")
+        return CheckVerdict(
+            isClean: result.status == 0,
+            evidence: "fsck.fat -n: \(result.status == 0 ? "clean" : "status \(result.status)"), \(result.lastLine)")
     }
 
     func grow(_ device: String) throws(Fault) {

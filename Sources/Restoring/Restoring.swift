@@ -44,7 +44,9 @@ public protocol RestoreStream: Sendable {
     /// those not in `used` zero; `result` is told whether they are equal.
     func compare(
         workers: Int,
-        read: @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ buffer: inout MutableRawSpan) throws(Fault) -> Void,
+        read:
+            @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ buffer: inout MutableRawSpan) throws(Fault) ->
+            Void,
         result: @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ equal: Bool) throws(Fault) -> Void
     ) throws(Fault)
 }
