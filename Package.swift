@@ -151,6 +151,7 @@ let package = Package(
         tests(
             "DiskSurvey",
             ["Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "FilesystemMaps", "Tools"]),
+        tests("Commands", ["Findings", "Tools"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -120,7 +120,7 @@ struct ShowCommand: ParsableCommand {
         let name = try SetLocation(point)
         let opened = try OpenedSet(name.set)
         defer { opened.close() }
-        let point = try opened.reader.point(name.point)
+        let point = try opened.point(name.point, console)
         let facts = point.facts
         console.document("point", PointDocument(point.summary, unreadable: Unreadable.all(point)))
         console.line("Recovery point \(point.summary.id)\(facts.name.isEmpty ? "" : " \"\(facts.name)\"")")
@@ -141,6 +141,5 @@ struct ShowCommand: ParsableCommand {
                 "  \(point.summary.unreadable.bytes) bytes could not be read when the point was made; zeros stand there."
             )
         }
-        for finding in point.findings { console.receive(.finding(finding)) }
     }
 }

@@ -62,7 +62,7 @@ struct PlanCommand: ParsableCommand {
         let name = try SetLocation(point)
         let opened = try OpenedSet(name.set)
         defer { opened.close() }
-        let plan = try makePlan(try opened.reader.point(name.point), set: opened.name, folder: opened.folder, targets)
+        let plan = try makePlan(try opened.point(name.point, console), set: opened.name, folder: opened.folder, targets)
         if let output { try PlanFile.write(plan, to: output) }
         console.document("plan", plan)
         for line in plan.lines() { console.line(line) }
@@ -160,7 +160,7 @@ struct RestoreCommand: ParsableCommand {
         let name = try SetLocation(stored.map { "\($0.set)@\($0.point)" } ?? point ?? "")
         let opened = try OpenedSet(name.set)
         defer { opened.close() }
-        let point = try opened.reader.point(name.point)
+        let point = try opened.point(name.point, console)
         let plan: RestorePlan
         if let stored {
             plan = stored

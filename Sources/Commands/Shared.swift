@@ -4,6 +4,8 @@
 import ArgumentParser
 import Findings
 import Geometry
+import ImageStore
+import Operations
 
 /// Options of commands that take disks.
 struct DiskOptions: ParsableArguments {
@@ -16,5 +18,25 @@ struct DiskOptions: ParsableArguments {
                 .usage, what: "A sector size of \(sectorSize) bytes is not possible.", remedy: "Use 512 or 4096.")
         }
         return size
+    }
+}
+
+extension OpenedSet {
+    /// The point `name` stands for. Says which of its copies are damaged; and with `latest`, when a point that may be newer
+    /// cannot be read.
+    func point(_ name: String, _ console: Console) throws(Fault) -> RecoveryPoint {
+        let point = try reader.point(name)
+        for finding in point.findings { console.receive(.finding(finding)) }
+        if name == "latest" {
+            for finding in try reader.points().findings where finding.severity == .loss {
+                var finding = finding
+                finding.severity = .warning
+                finding.what =
+                    "This recovery point cannot be read, and may be newer than the one that is used as latest "
+                    + "(\(point.summary.shortID)). \(finding.what)"
+                console.receive(.finding(finding))
+            }
+        }
+        return point
     }
 }

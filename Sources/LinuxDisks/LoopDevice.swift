@@ -5,13 +5,13 @@ public import Findings
 public import Geometry
 import Tools
 
-/// Part of an image file as a block device, for programs that insist on one. Needs root; detached when released.
+/// Part of an image file, or of a disk, as a block device, for programs that insist on one. Needs root; detached when released.
 public struct LoopDevice: ~Copyable, Sendable {
     /// The device node.
     public let path: String
     private static let tool = Tool("losetup", package: "mount")
 
-    /// Attaches `extent` of the file at `file`. Throws `tool.missing`, `tool.failed`.
+    /// Attaches `extent` of the file or disk at `file`. Throws `tool.missing`, `tool.failed`.
     public init(file: String, extent: Extent, sectorSize: SectorSize) throws(Fault) {
         var arguments = [
             "--find", "--show", "--offset", "\(extent.start.bytes)", "--sizelimit", "\(extent.length.bytes)",

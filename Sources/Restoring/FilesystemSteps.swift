@@ -5,9 +5,11 @@ import Blocks
 import FilesystemResize
 import Findings
 import Geometry
+import Glibc
 import LinuxDisks
 import MachineModel
 import RestorePlanning
+import Threads
 
 /// What follows once the data are restored and compared. Nothing here takes that away: what does not succeed is a loss
 /// that is listed.
@@ -18,15 +20,15 @@ extension Restorer {
         let path = plan.target.path
         let place = volume.number == 0 ? path : "\(path):\(volume.number)"
         do throws(Fault) {
-            if let attached = DiskScan().devices.first(where: { $0.path == path }) {
-                let node =
-                    volume.number == 0 ? path : try PartitionNodes.wait(disk: attached.name, number: volume.number)
+            if volume.number == 0, DiskScan().devices.contains(where: { $0.path == path }) {
+                try growAndCheck(volume, tool, path, place, &report)
+            } else if let node = try Restorer.node(of: volume, on: path) {
                 try growAndCheck(volume, tool, node, place, &report)
             } else if LoopDevice.isAvailable {
                 let loop = try LoopDevice(file: path, extent: volume.target, sectorSize: plan.target.sectorSize)
                 try growAndCheck(volume, tool, loop.path, place, &report)
             } else if volume.grows {
-                notGrown(place, "Growing it inside an image file needs a loop device, which only root can attach.")
+                notGrown(place, "That needs a loop device over its part of \(path), which only root can attach.")
             }
         } catch {
             if error.code == .interrupted {
@@ -46,6 +48,24 @@ extension Restorer {
                                 + error.remedy, place: place)))
             }
         }
+    }
+
+    /// The node of the volume's partition, once the kernel shows it where the plan has it; `nil` for an image file, and
+    /// where the kernel does not show it. A node of that number alone is not enough: a disk may still have nodes of the
+    /// partitions it had before, and a filesystem's tools would then write in the wrong place.
+    private static func node(of volume: VolumePlan, on path: String) throws(Fault) -> String? {
+        for attempt in 0..<50 {
+            try Interruption.check()
+            if attempt > 0 { usleep(200_000) }
+            guard let disk = DiskScan().devices.first(where: { $0.path == path }) else { return nil }
+            let part = disk.partitions.first { $0.number == volume.number }
+            if let part, part.start == volume.target.start, part.size == volume.target.length {
+                return try PartitionNodes.wait(disk: disk.name, number: volume.number)
+            }
+            // A loop device that was attached without its partitions will never show them.
+            if disk.bus == "loop", attempt > 4 { return nil }
+        }
+        return nil
     }
 
     private func growAndCheck(
