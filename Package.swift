@@ -152,6 +152,14 @@ let package = Package(
             "DiskSurvey",
             ["Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "FilesystemMaps", "Tools"]),
         tests("Commands", ["Findings", "Tools"]),
+        tests(
+            "Imaging", ["Blocks", "DiskSurvey", "FilesystemMaps", "Findings", "Geometry", "ImageStore", "MachineModel"]),
+        tests(
+            "Restoring",
+            [
+                "BinaryFields", "Blocks", "DiskSurvey", "Findings", "Geometry", "ImageStore", "Imaging", "MachineModel",
+                "PartitionTables", "RestorePlanning", "Tools",
+            ]),
     ],
     swiftLanguageModes: [.v6]
 )
