@@ -40,11 +40,12 @@ struct DisksCommand: ParsableCommand {
     static func lines(_ listing: DiskListing) -> [String] {
         guard let disk = listing.model else {
             return [
-                "\(listing.attached?.summary ?? listing.path)", "  cannot be read: \(listing.fault?.description ?? "")",
+                "\(listing.attached?.summary ?? listing.path)",
+                "  cannot be read. \(listing.fault.map { "\($0.what) \($0.remedy)" } ?? "")",
             ]
         }
         var head = [
-            disk.path, "\(disk.size)", disk.table?.kind.rawValue ?? "no partition table",
+            disk.path, "\(disk.size)", disk.table.map { $0.kind.rawValue.uppercased() } ?? "no partition table",
             "\(disk.sectorSize.bytes)-byte sectors",
         ]
         head += [disk.bus, disk.model, disk.serial.map { "serial \($0)" }].compactMap { $0 }

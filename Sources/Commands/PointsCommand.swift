@@ -32,13 +32,14 @@ struct PointsCommand: ParsableCommand {
                 point.facts.disks.map(\.path).joined(separator: " "), point.facts.name,
             ])
         }
-        if listing.points.isEmpty {
-            console.line("The set holds no recovery point yet.")
-        } else {
+        let isDamaged = listing.findings.contains { $0.severity == .loss }
+        if !listing.points.isEmpty {
             table.lines.forEach { console.line($0) }
+        } else if !isDamaged {
+            console.line("The set holds no recovery point yet.")
         }
         for finding in listing.findings { console.receive(.finding(finding)) }
-        if listing.findings.contains(where: { $0.severity == .loss }) {
+        if isDamaged {
             console.errorLine(
                 "A recovery point cannot be read. Run `relight verify \(set)`, and put the files named above back "
                     + "from a copy of the set.")

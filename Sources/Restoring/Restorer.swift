@@ -116,15 +116,27 @@ public struct Restorer: Sendable {
         for (volume, _) in disk.volumes where volume.moves { try mendHiddenSectors(volume, target) }
         if let image = disk.image {
             events(.step("\(path): writing the partition table"))
-            try image.write(to: target)
-            try target.dropCaches()
-            try image.verify(on: target)
+            do throws(Fault) {
+                try image.write(to: target)
+                try target.dropCaches()
+                try image.verify(on: target)
+            } catch {
+                // A table that came out wrong must not be found. When that fails too, the first fault is what matters.
+                try? writer.wipeEnds()
+                throw error
+            }
         } else {
             events(.step("\(path): writing its first MiB"))
             try writer.writeHeldBack(comparing: readBack == .full)
         }
         try target.flush()
-        try claimed.blocks.rereadPartitions()
+        do throws(Fault) {
+            try claimed.blocks.rereadPartitions()
+        } catch {
+            events(
+                .finding(
+                    Finding(.warning, "kernel.old-partitions", what: "\(error.what) \(error.remedy)", place: path)))
+        }
         try claimed.finish()
         return reports
     }

@@ -202,6 +202,7 @@ struct RestorerTests {
         } throws: {
             ($0 as? Fault)?.code == .readBack
         }
+        #expect(try TableReader.read(try FileSource(path: path)).table == nil)
     }
 
     @Test func withoutReadBackNothingIsClaimed() throws {
