@@ -128,7 +128,7 @@ struct ShowCommand: ParsableCommand {
         console.line("  made \(Clock.text(facts.time)) UTC by Relight \(facts.tool)")
         let machine = [
             facts.machine.product, facts.machine.serial.map { "serial \($0)" },
-            facts.machine.firmware.map { "\($0.rawValue)" },
+            facts.machine.firmware.map { "\($0.rawValue.uppercased()) firmware" },
         ].compactMap { $0 }
         if !machine.isEmpty { console.line("  on \(machine.joined(separator: ", "))") }
         console.line("  \(point.summary.used) in use")
@@ -136,7 +136,9 @@ struct ShowCommand: ParsableCommand {
             console.line()
             for line in DisksCommand.lines(DiskListing(path: disk.path, model: disk)) { console.line(line) }
         }
-        for finding in facts.findings { console.line("  \(finding.severity.rawValue): \(finding)") }
+        for finding in facts.findings where finding.severity != .notice || finding.code != "volume.imaged-whole" {
+            console.line("  \(finding.severity.rawValue): \(finding)")
+        }
         if point.summary.unreadable > .zero {
             console.line(
                 "  \(point.summary.unreadable.bytes) bytes could not be read when the point was made; zeros stand there."

@@ -29,7 +29,12 @@ struct TargetOptions: ParsableArguments {
     @OptionGroup var disks: DiskOptions
 
     func request() throws(Fault) -> PlanRequest {
-        PlanRequest(targets: to, layout: layout, fileSectorSize: try disks.size())
+        guard !to.isEmpty else {
+            throw Fault(
+                .usage, what: "No target disk is named.",
+                remedy: "Name one with `--to DISK`; `relight disks` lists the disks of this machine.")
+        }
+        return PlanRequest(targets: to, layout: layout, fileSectorSize: try disks.size())
     }
 }
 

@@ -17,7 +17,7 @@ public struct LoopDevice: ~Copyable, Sendable {
             "--find", "--show", "--offset", "\(extent.start.bytes)", "--sizelimit", "\(extent.length.bytes)",
         ]
         if sectorSize != .s512 { arguments += ["--sector-size", "\(sectorSize.bytes)"] }
-        let result = try LoopDevice.tool.check(arguments + [file], seconds: 60)
+        let result = try LoopDevice.tool.check(arguments + [file], seconds: 60, interruptible: false)
         let path = result.standardOutput.split(separator: "\n").first.map(String.init) ?? ""
         guard path.hasPrefix("/dev/loop") else {
             throw Fault(
@@ -33,5 +33,5 @@ public struct LoopDevice: ~Copyable, Sendable {
         return (try? tool.run(["--find"], seconds: 10))?.status == 0
     }
 
-    deinit { _ = try? LoopDevice.tool.run(["--detach", path], seconds: 60) }
+    deinit { _ = try? LoopDevice.tool.run(["--detach", path], seconds: 60, interruptible: false) }
 }

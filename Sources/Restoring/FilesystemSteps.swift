@@ -72,6 +72,7 @@ extension Restorer {
         _ volume: VolumePlan, _ tool: any FilesystemTool, _ node: String, _ place: String, _ report: inout VolumeReport
     ) throws(Fault) {
         if volume.grows {
+            try Interruption.check()
             events(.step("\(place): growing \(volume.kind.rawValue) to \(volume.target.length)"))
             do throws(Fault) {
                 try tool.grow(node)

@@ -98,7 +98,8 @@ struct BadInputTests {
         ["verify"], ["show", "set@"], ["points"], ["plan", "SET", "--to", "DISK", "--layout", "diagonal"],
         ["backup", "DISK", "--to", "SET", "--level", "99"], ["backup", "DISK", "--to", "SET", "--sector-size", "777"],
         ["backup", "DISK", "--to", "SET", "--on-read-error", "pray"], ["backup", "DISK", "--to", ""],
-        ["backup", "DISK", "DISK", "--to", "SET"], ["restore", "SET", "--plan", "FILE"], ["--log-file"],
+        ["backup", "DISK", "DISK", "--to", "SET"], ["restore", "SET", "--plan", "FILE"], ["plan", "SET"],
+        ["restore", "SET", "--yes"], ["--log-file"],
         ["--log-file", "/no/such/folder/log", "points", "SET"],
     ]
 

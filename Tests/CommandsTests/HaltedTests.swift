@@ -103,6 +103,32 @@ struct HaltedTests {
         }
     }
 
+    /// The tool that grows a filesystem is not killed halfway, and no loop device stays behind.
+    @Test(.enabled(if: HaltedTests.canTrace && Samples.areLoopsAvailable, "needs strace and loop devices"))
+    func interruptedWhileGrowing() throws {
+        let target = try scratch.file("t.img", "100M")
+        let run = try Program.script(
+            """
+            tool=$(PATH=/usr/sbin:/usr/bin:/sbin:/bin command -v resize2fs)
+            strace -f -qq -o trace -e trace=execve -e inject=execve:delay_enter=3s -P "$tool" \
+              "$relight" --json restore "$2" --to "$1" --layout fill --yes &
+            tracer=$!
+            for n in $(seq 400); do
+              child=$(pgrep -P $tracer | head -1 || true)
+              [ -n "$child" ] && pgrep -P "$child" > /dev/null && grep -q growing log 2>/dev/null && break
+              sleep 0.05
+            done 2> /dev/null
+            sleep 0.5
+            kill -INT $child
+            wait $tracer
+            """.replacing("--yes &", with: "--yes 2> log &"), [target, samples.set], in: scratch)
+        #expect(run.status == 130, "\(run.err)")
+        #expect(try run.document().what?.contains("Interrupted while ext4 was grown or checked") == true, "\(run.out)")
+        try samples.expectTree(in: target, at: 28672 * 512, size: 85 << 20)
+        let loops = try Tool("losetup", package: "mount").check(["--associated", target])
+        #expect(loops.standardOutput.isEmpty)
+    }
+
     /// A disk that says it wrote and did not: the seventh write to it is swallowed.
     @Test(.enabled(if: HaltedTests.canTrace, "needs strace"))
     func swallowedWriteIsNoticed() throws {
