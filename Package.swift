@@ -112,7 +112,7 @@ let package = Package(
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
                 "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder",
+                "MediaBuilder", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(name: "relight", dependencies: ["Commands", "CLinux"], swiftSettings: settings),
@@ -151,6 +151,15 @@ let package = Package(
         tests(
             "DiskSurvey",
             ["Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "FilesystemMaps", "Tools"]),
+        tests("Commands", ["Findings", "Tools"]),
+        tests(
+            "Imaging", ["Blocks", "DiskSurvey", "FilesystemMaps", "Findings", "Geometry", "ImageStore", "MachineModel"]),
+        tests(
+            "Restoring",
+            [
+                "BinaryFields", "Blocks", "DiskSurvey", "Findings", "Geometry", "ImageStore", "Imaging", "MachineModel",
+                "PartitionTables", "RestorePlanning", "Tools",
+            ]),
     ],
     swiftLanguageModes: [.v6]
 )

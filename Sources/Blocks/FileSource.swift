@@ -48,7 +48,7 @@ final class FileHandle: Sendable {
         // O_EXCL without O_CREAT on a block device: refused while the kernel or another program holds it.
         let flags = (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK
         let opened = unsafe relight_open(path, flags, 0)
-        guard opened >= 0 else { throw FileHandle.cannotOpen(path, errno: -opened) }
+        guard opened >= 0 else { throw FileHandle.cannotOpen(path, errno: -opened, writable: writable) }
         var status = stat()
         guard unsafe fstat(opened, &status) == 0 else {
             let problem = errno
@@ -81,14 +81,27 @@ final class FileHandle: Sendable {
 
     deinit { close(descriptor) }
 
-    static func cannotOpen(_ path: String, errno problem: Int32) -> Fault {
+    static func cannotOpen(_ path: String, errno problem: Int32, writable: Bool = false) -> Fault {
         switch problem {
         case ENOENT, ENXIO, ENODEV, ENOMEDIUM:
             return Fault(
                 .missing, what: "There is no such disk or file.", place: path,
                 remedy: "Check the name; `relight disks` lists the disks this machine has.")
         case EACCES, EPERM:
-            return Fault(.noAccess, what: "Access was refused.", place: path, remedy: "Run relight as root.")
+            if geteuid() != 0 {
+                return Fault(.noAccess, what: "Access was refused.", place: path, remedy: "Run relight as root.")
+            }
+            return Fault(
+                .noAccess, what: "Access was refused even to root.", place: path,
+                remedy: (writable
+                    ? "It may be write-protected by its attributes (`lsattr`), or this system" : "This system")
+                    + ", perhaps a container, does not let programs open it: run relight on the machine itself or in the "
+                    + "Relight environment.")
+        case EROFS:
+            return Fault(
+                .noAccess, what: "It is write-protected.", place: path,
+                remedy:
+                    "Look for a write-protect switch, mount the filesystem it lies on writable, or use another disk.")
         case EBUSY:
             return Fault(
                 .targetInUse, what: "The disk is in use.", place: path,

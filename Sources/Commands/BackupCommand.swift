@@ -41,7 +41,9 @@ struct BackupCommand: ParsableCommand {
     func run() throws {
         let console = Console.current.withLock { $0 }
         guard let compression = Compression(parsing: level) else {
-            throw Fault(.usage, what: "\"\(level)\" is no compression level.", remedy: "Use fast, default, best, off, or 1 … 19.")
+            throw Fault(
+                .usage, what: "\"\(level)\" is no compression level.",
+                remedy: "Use fast, default, best, off, or 1 … 19.")
         }
         guard !disks.isEmpty else {
             throw Fault(.usage, what: "No disk is named.", remedy: "`relight disks` lists the disks of this machine.")
@@ -57,10 +59,10 @@ struct BackupCommand: ParsableCommand {
         let result = try Backup.run(request, events: console.events)
         let seconds = Clock.monotonic() - began
         let sums = result.statistics
-        console.document("backup", Document(result, seconds))
+        console.document("backup", Document(result, console.findings, seconds))
         console.line("Recovery point \(result.point.shortID)\(name.isEmpty ? "" : " \"\(name)\"") in \(to)")
         console.line(
-            "  \(sums.read) read, \(sums.new) new, \(sums.shared) shared with what the set held, \(sums.zero) zero; "
+            "  \(sums.read) read, \(sums.new) new, \(sums.shared) shared with what the set held, \(sums.zero) all zeros; "
                 + "\(sums.stored) written in \(Clock.words(seconds))")
         if noVerify { console.line("  not read back (--no-verify): run `relight verify \(to)` before relying on it") }
         if result.point.unreadable > .zero {
@@ -77,13 +79,15 @@ struct BackupCommand: ParsableCommand {
         let zero: ByteCount
         let stored: ByteCount
         let unreadable: ByteCount
+        let findings: [Finding]
         let seconds: Double
 
-        init(_ result: BackupResult, _ seconds: Double) {
+        init(_ result: BackupResult, _ findings: [Finding], _ seconds: Double) {
             point = result.point.id
             set = result.set
             (read, new, shared) = (result.statistics.read, result.statistics.new, result.statistics.shared)
             (zero, stored, unreadable) = (result.statistics.zero, result.statistics.stored, result.point.unreadable)
+            self.findings = findings
             self.seconds = (seconds * 1000).rounded() / 1000
         }
     }

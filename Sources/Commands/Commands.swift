@@ -56,6 +56,7 @@ public struct Relight: ParsableCommand {
 
     private static func code(of arguments: [String], _ console: Console) -> ProgramExit {
         do {
+            try console.requireLog()
             var command = try parseAsRoot(arguments)
             try command.run()
             console.finish()
@@ -76,9 +77,16 @@ public struct Relight: ParsableCommand {
                 print(text)
                 return .done
             }
+            guard parsed == .validationFailure else {
+                let fault = Fault(
+                    .system, what: "\(error)", remedy: "This is an error in the program: please report it.")
+                console.fail(fault)
+                return fault.code.exit
+            }
             if console.settings.json {
                 console.fail(
-                    Fault(.usage, what: message(for: error), remedy: "See `relight --help` or `relight help <command>`."))
+                    Fault(
+                        .usage, what: message(for: error), remedy: "See `relight --help` or `relight help <command>`."))
             } else {
                 console.errorLine(text)
             }

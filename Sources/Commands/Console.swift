@@ -1,6 +1,7 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+import CLinux
 import Findings
 import FoundationEssentials
 import Geometry
@@ -42,6 +43,8 @@ struct OutputSettings: Sendable {
 }
 
 /// Everything the program says: results on standard output, the rest on standard error, all of it in the log file.
+///
+/// Names and labels come from disks that may be hostile: control characters in what is said for people are shown as `?`.
 final class Console: Sendable {
     /// The console of this run.
     static let current = Mutex<Console>(Console(OutputSettings()))
@@ -52,20 +55,36 @@ final class Console: Sendable {
 
     private struct State {
         var losses = 0
+        var findings: [Finding] = []
         var lineIsOpen = false
         var lastShown = 0.0
         var phase = ""
         var phaseBegan = 0.0
-        var lastPercent = -1
+        var hasEnded = false
     }
 
     init(_ settings: OutputSettings) { self.settings = settings }
 
     /// Whether a loss was reported.
     var hasLosses: Bool { state.withLock { $0.losses > 0 } }
+    /// What was noticed in this run; at most a thousand findings are kept.
+    var findings: [Finding] { state.withLock { $0.findings } }
 
     /// Hands events of a long operation to this console.
     var events: EventHandler { { [self] event in receive(event) } }
+
+    /// Throws `usage` when the log file cannot be written to.
+    func requireLog() throws(Fault) {
+        guard let path = settings.logFile else { return }
+        let descriptor = unsafe open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0o600)
+        guard descriptor >= 0 else {
+            throw Fault(
+                .usage, what: "The log file cannot be written: \(unsafe String(cString: strerror(errno))).",
+                place: path,
+                remedy: "Name a file in a folder that exists and may be written to.")
+        }
+        close(descriptor)
+    }
 
     /// Prints the one JSON document of the command, with its schema. Does nothing without `--json`.
     func document(_ schema: String, _ value: some Encodable) {
@@ -73,133 +92,162 @@ final class Console: Sendable {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         guard let data = try? encoder.encode(Document(schema: "relight.\(schema)/1", value: value)) else { return }
-        print(String(decoding: data, as: UTF8.self))
+        writeAll(1, String(decoding: data, as: UTF8.self) + "\n")
     }
 
     /// A line of the result for people. Nothing under `--json`.
     func line(_ text: String = "") {
-        closeProgress()
-        if !settings.json { print(text) }
+        let text = Console.printable(text)
+        state.withLock { state in
+            closeProgress(&state)
+            if !settings.json { writeAll(1, text + "\n") }
+        }
         log(text)
     }
 
     /// A line beside the result.
     func errorLine(_ text: String) {
-        closeProgress()
-        write(text + "\n")
+        let text = Console.printable(text)
+        part(text)
         log(text)
     }
 
     func receive(_ event: Event) {
         switch event {
-        case .step(let text):
+        case .step(let step):
+            let text = Console.printable(step)
             log(text)
             guard !settings.quiet else { return }
-            if settings.json { jsonLine(["event": .text("step"), "text": .text(text)]) } else { errorPart(text) }
+            part(settings.json ? JSONField.object([("event", .text("step")), ("text", .text(step))]) : text)
         case .finding(let finding):
-            if finding.severity == .loss { state.withLock { $0.losses += 1 } }
-            log("\(finding.severity.rawValue): \(finding)")
-            if settings.json {
-                jsonLine([
-                    "event": .text("finding"), "severity": .text(finding.severity.rawValue), "code": .text(finding.code),
-                    "what": .text(finding.what), "where": .text(finding.place),
-                ])
-            } else {
-                errorPart("\(finding.severity.rawValue): \(finding)")
+            state.withLock { state in
+                if finding.severity == .loss { state.losses += 1 }
+                if state.findings.count < 1000 { state.findings.append(finding) }
             }
+            let text = Console.printable("\(finding.severity.rawValue): \(finding)")
+            log(text)
+            guard settings.json else { return part(text) }
+            part(
+                JSONField.object([
+                    ("event", .text("finding")), ("severity", .text(finding.severity.rawValue)),
+                    ("code", .text(finding.code)), ("what", .text(finding.what)), ("where", .text(finding.place)),
+                ]))
         case .progress(let progress):
             show(progress)
         }
     }
 
     /// Ends an open progress line.
-    func finish() { closeProgress() }
+    func finish() { state.withLock { closeProgress(&$0) } }
 
     func fail(_ fault: Fault) {
-        closeProgress()
-        log("error: \(fault)")
+        let text = Console.printable("\(fault)")
+        log("error: \(text)")
         if settings.json {
+            finish()
             document("error", ErrorDocument(fault))
         } else {
-            write("relight: \(fault)\n")
+            part("relight: \(text)")
         }
     }
 
     func refuse(_ refusal: Refused) {
-        closeProgress()
-        for reason in refusal.reasons { log("refused: \(reason)") }
+        let reasons = refusal.reasons.map { Console.printable("\($0)") }
+        for reason in reasons { log("refused: \(reason)") }
         if settings.json {
+            finish()
             document("error", ErrorDocument(refusal.reasons))
-            return
+        } else {
+            part(
+                (["relight: refused before anything was written:"] + reasons.map { "  - \($0)" }).joined(
+                    separator: "\n"))
         }
-        write("relight: refused before anything was written:\n")
-        for reason in refusal.reasons { write("  - \(reason)\n") }
     }
 
     private func show(_ progress: Progress) {
         guard !settings.quiet else { return }
         let now = Clock.monotonic()
-        let text: String? = state.withLock { state in
-            if state.phase != progress.phase {
+        // Written under the lock: threads report at once, and lines must not mix.
+        state.withLock { state in
+            if state.phase != progress.phase || (state.hasEnded && progress.done < progress.total ?? .zero) {
                 state.phase = progress.phase
                 state.phaseBegan = now
                 state.lastShown = 0
-                state.lastPercent = -1
+                state.hasEnded = false
             }
             let ended = progress.total.map { progress.done >= $0 } ?? false
-            let percent = progress.total.map { $0 == .zero ? 100 : Int(Double(progress.done.bytes) / Double($0.bytes) * 100) }
             let pause = onTerminal && !settings.json ? 0.2 : 5.0
-            guard now - state.lastShown >= pause || (ended && state.lastPercent != 100) else { return nil }
+            guard !state.hasEnded, ended || now - state.lastShown >= pause else { return }
             state.lastShown = now
-            state.lastPercent = ended ? 100 : percent ?? -1
+            state.hasEnded = ended
             let seconds = now - state.phaseBegan
             let rate = seconds > 0.05 ? Double(progress.done.bytes) / seconds : 0
-            let left = rate > 0 ? progress.total.map { Double($0.bytes - min($0.bytes, progress.done.bytes)) / rate } : nil
+            let left =
+                rate > 0 ? progress.total.map { Double($0.bytes - min($0.bytes, progress.done.bytes)) / rate } : nil
             if settings.json {
-                var fields: [(String, JSONField)] = [
-                    ("event", .text("progress")), ("phase", .text(progress.phase)),
-                    ("done", .number(progress.done.bytes)),
-                ]
-                if let total = progress.total { fields.append(("total", .number(total.bytes))) }
-                fields.append(("bytesPerSecond", .number(UInt64(max(0, rate)))))
-                if let left { fields.append(("secondsLeft", .number(UInt64(max(0, left))))) }
-                return JSONField.object(fields)
+                writeAll(2, Console.json(progress, rate, left) + "\n")
+                return
             }
             var line = "\(progress.phase): \(progress.done)"
-            if let total = progress.total { line += " of \(total)" }
-            if let percent { line += " (\(percent) %)" }
+            if let total = progress.total {
+                let percent = total == .zero ? 100 : Int(Double(progress.done.bytes) / Double(total.bytes) * 100)
+                line += " of \(total) (\(percent) %)"
+            }
             if rate > 0 { line += ", \(ByteCount(UInt64(rate)))/s" }
             if let left, !ended { line += ", \(Clock.words(left)) left" }
-            if onTerminal { state.lineIsOpen = true }
-            return line
+            guard onTerminal else { return writeAll(2, line + "\n") }
+            // A line that wraps could not be overwritten.
+            state.lineIsOpen = true
+            writeAll(2, "\r\u{1B}[K" + line.prefix(max(20, Console.columns() - 1)))
         }
-        guard let text else { return }
-        if settings.json || !onTerminal { write(text + "\n") } else { write("\r\u{1B}[K" + text) }
     }
 
-    private func errorPart(_ text: String) {
-        closeProgress()
-        write(text + "\n")
+    private static func json(_ progress: Progress, _ rate: Double, _ left: Double?) -> String {
+        var fields: [(String, JSONField)] = [
+            ("event", .text("progress")), ("phase", .text(progress.phase)), ("done", .number(progress.done.bytes)),
+        ]
+        if let total = progress.total { fields.append(("total", .number(total.bytes))) }
+        fields.append(("bytesPerSecond", .number(UInt64(max(0, rate)))))
+        if let left { fields.append(("secondsLeft", .number(UInt64(max(0, left))))) }
+        return JSONField.object(fields)
     }
 
-    private func closeProgress() {
-        let open = state.withLock { state in
-            defer { state.lineIsOpen = false }
-            return state.lineIsOpen
+    /// Columns of the terminal that standard error goes to; 80 where nobody knows.
+    private static func columns() -> Int {
+        var rows: UInt16 = 0
+        var columns: UInt16 = 0
+        guard unsafe relight_terminal_size(2, &rows, &columns) == 0, columns > 0 else { return 80 }
+        return Int(columns)
+    }
+
+    /// `text` with control characters, but line ends, replaced: a label must not steer the terminal.
+    static func printable(_ text: String) -> String {
+        func steers(_ scalar: Unicode.Scalar) -> Bool {
+            (scalar.value < 0x20 && scalar != "\n") || (0x7F...0x9F).contains(scalar.value)
+                || (0x202A...0x202E).contains(scalar.value) || (0x2066...0x2069).contains(scalar.value)
         }
-        if open { write("\n") }
+        guard text.unicodeScalars.contains(where: steers) else { return text }
+        var result = String.UnicodeScalarView()
+        for scalar in text.unicodeScalars { result.append(steers(scalar) ? "?" : scalar) }
+        return String(result)
     }
 
-    private func jsonLine(_ fields: KeyValuePairs<String, JSONField>) {
-        closeProgress()
-        write(JSONField.object(fields.map { ($0.key, $0.value) }) + "\n")
+    /// A whole line on standard error.
+    private func part(_ text: String) {
+        state.withLock { state in
+            closeProgress(&state)
+            writeAll(2, text + "\n")
+        }
     }
 
-    private func write(_ text: String) { writeAll(2, text) }
+    private func closeProgress(_ state: inout State) {
+        if state.lineIsOpen { writeAll(2, "\n") }
+        state.lineIsOpen = false
+    }
 
     private func log(_ text: String) {
         guard let path = settings.logFile else { return }
-        let descriptor = unsafe open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o600)
+        let descriptor = unsafe open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0o600)
         guard descriptor >= 0 else { return }
         defer { close(descriptor) }
         writeAll(descriptor, "\(Clock.stamp()) \(text)\n")

@@ -33,14 +33,19 @@ struct DisksCommand: ParsableCommand {
             if index > 0 { console.line() }
             for line in DisksCommand.lines(listing) { console.line(line) }
         }
+        // A disk that was asked for by name and cannot be read is a failure; one among all is only listed.
+        if !disks.isEmpty, listings.contains(where: { $0.fault != nil }) { throw EarlyExit(code: .failed) }
     }
 
     static func lines(_ listing: DiskListing) -> [String] {
         guard let disk = listing.model else {
-            return ["\(listing.attached?.summary ?? listing.path)", "  cannot be read: \(listing.fault?.description ?? "")"]
+            return [
+                "\(listing.attached?.summary ?? listing.path)",
+                "  cannot be read. \(listing.fault.map { "\($0.what) \($0.remedy)" } ?? "")",
+            ]
         }
         var head = [
-            disk.path, "\(disk.size)", disk.table?.kind.rawValue ?? "no partition table",
+            disk.path, "\(disk.size)", disk.table.map { $0.kind.rawValue.uppercased() } ?? "no partition table",
             "\(disk.sectorSize.bytes)-byte sectors",
         ]
         head += [disk.bus, disk.model, disk.serial.map { "serial \($0)" }].compactMap { $0 }

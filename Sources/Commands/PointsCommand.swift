@@ -23,7 +23,8 @@ struct PointsCommand: ParsableCommand {
         let opened = try OpenedSet(set)
         defer { opened.close() }
         let listing = try opened.reader.points()
-        console.document("points", Document(set: set, points: listing.points.map(PointDocument.init)))
+        console.document(
+            "points", Document(set: set, points: listing.points.map(PointDocument.init), findings: listing.findings))
         var table = TextTable(["point", "made (UTC)", "in use", "disks", "name"])
         for point in listing.points {
             table.add([
@@ -31,13 +32,25 @@ struct PointsCommand: ParsableCommand {
                 point.facts.disks.map(\.path).joined(separator: " "), point.facts.name,
             ])
         }
-        if listing.points.isEmpty { console.line("The set holds no recovery point yet.") } else { table.lines.forEach { console.line($0) } }
+        let isDamaged = listing.findings.contains { $0.severity == .loss }
+        if !listing.points.isEmpty {
+            table.lines.forEach { console.line($0) }
+        } else if !isDamaged {
+            console.line("The set holds no recovery point yet.")
+        }
         for finding in listing.findings { console.receive(.finding(finding)) }
+        if isDamaged {
+            console.errorLine(
+                "A recovery point cannot be read. Run `relight verify \(set)`, and put the files named above back "
+                    + "from a copy of the set.")
+            throw EarlyExit(code: .damaged)
+        }
     }
 
     private struct Document: Encodable {
         let set: String
         let points: [PointDocument]
+        let findings: [Finding]
     }
 }
 
@@ -54,12 +67,34 @@ struct PointDocument: Encodable {
     let machine: MachineFacts
     let disks: [DiskModel]
     let findings: [Finding]
+    /// The places that could not be read; only `show` lists them.
+    let unreadableExtents: [Unreadable]?
 
-    init(_ point: PointSummary) {
+    init(_ point: PointSummary) { self.init(point, unreadable: nil) }
+
+    init(_ point: PointSummary, unreadable extents: [Unreadable]?) {
+        unreadableExtents = extents
         (id, number, name) = (point.id, point.number, point.facts.name)
         (time, made) = (point.facts.time, Clock.text(point.facts.time))
         (used, unreadable, tool, machine) = (point.used, point.unreadable, point.facts.tool, point.facts.machine)
         (disks, findings) = (point.facts.disks, point.facts.findings)
+    }
+}
+
+/// Bytes of a volume that could not be read when its point was made.
+struct Unreadable: Encodable {
+    /// Which of the point's disks, counted from 1.
+    let disk: Int
+    /// The partition's number, 0 for a whole disk; `nil` for what lies outside the volumes.
+    let volume: Int?
+    /// Counted from the start of the volume, or of the disk.
+    let extents: ExtentList
+
+    static func all(_ point: RecoveryPoint) -> [Unreadable] {
+        point.streams.filter { !$0.unreadable.isEmpty }.map { stream in
+            let volume: Int? = if case .volume(let number) = stream.description.kind { number } else { nil }
+            return Unreadable(disk: stream.description.disk + 1, volume: volume, extents: stream.unreadable)
+        }
     }
 }
 
@@ -74,9 +109,11 @@ extension Clock {
 /// `relight show`.
 struct ShowCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "show", abstract: "Describes a recovery point: its machine, disks and volumes, and what was skipped.")
+        commandName: "show",
+        abstract: "Describes a recovery point: its machine, disks and volumes, and what was skipped.")
 
-    @Argument(help: ArgumentHelp("SET or SET@POINT; POINT is the beginning of an id, or latest.", valueName: "set[@point]"))
+    @Argument(
+        help: ArgumentHelp("SET or SET@POINT; POINT is the beginning of an id, or latest.", valueName: "set[@point]"))
     var point: String
 
     func run() throws {
@@ -84,13 +121,14 @@ struct ShowCommand: ParsableCommand {
         let name = try SetLocation(point)
         let opened = try OpenedSet(name.set)
         defer { opened.close() }
-        let point = try opened.reader.point(name.point)
+        let point = try opened.point(name.point, console)
         let facts = point.facts
-        console.document("point", PointDocument(point.summary))
+        console.document("point", PointDocument(point.summary, unreadable: Unreadable.all(point)))
         console.line("Recovery point \(point.summary.id)\(facts.name.isEmpty ? "" : " \"\(facts.name)\"")")
         console.line("  made \(Clock.text(facts.time)) UTC by Relight \(facts.tool)")
         let machine = [
-            facts.machine.product, facts.machine.serial.map { "serial \($0)" }, facts.machine.firmware.map { "\($0.rawValue)" },
+            facts.machine.product, facts.machine.serial.map { "serial \($0)" },
+            facts.machine.firmware.map { "\($0.rawValue.uppercased()) firmware" },
         ].compactMap { $0 }
         if !machine.isEmpty { console.line("  on \(machine.joined(separator: ", "))") }
         console.line("  \(point.summary.used) in use")
@@ -98,10 +136,13 @@ struct ShowCommand: ParsableCommand {
             console.line()
             for line in DisksCommand.lines(DiskListing(path: disk.path, model: disk)) { console.line(line) }
         }
-        for finding in facts.findings { console.line("  \(finding.severity.rawValue): \(finding)") }
-        if point.summary.unreadable > .zero {
-            console.line("  \(point.summary.unreadable) could not be read when the point was made; zeros stand there.")
+        for finding in facts.findings where finding.severity != .notice || finding.code != "volume.imaged-whole" {
+            console.line("  \(finding.severity.rawValue): \(finding)")
         }
-        for finding in point.findings { console.receive(.finding(finding)) }
+        if point.summary.unreadable > .zero {
+            console.line(
+                "  \(point.summary.unreadable.bytes) bytes could not be read when the point was made; zeros stand there."
+            )
+        }
     }
 }

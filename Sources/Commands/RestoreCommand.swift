@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 public import ArgumentParser
+import Blocks
 import Findings
 import FoundationEssentials
 import Geometry
@@ -12,6 +13,7 @@ import Operations
 public import RestorePlanning
 public import Restoring
 import Synchronization
+import Threads
 
 extension LayoutMode: ExpressibleByArgument {}
 extension ReadBack: ExpressibleByArgument {}
@@ -27,7 +29,12 @@ struct TargetOptions: ParsableArguments {
     @OptionGroup var disks: DiskOptions
 
     func request() throws(Fault) -> PlanRequest {
-        PlanRequest(targets: to, layout: layout, fileSectorSize: try disks.size())
+        guard !to.isEmpty else {
+            throw Fault(
+                .usage, what: "No target disk is named.",
+                remedy: "Name one with `--to DISK`; `relight disks` lists the disks of this machine.")
+        }
+        return PlanRequest(targets: to, layout: layout, fileSectorSize: try disks.size())
     }
 }
 
@@ -52,14 +59,15 @@ struct PlanCommand: ParsableCommand {
 
     @Argument(help: ArgumentHelp("SET or SET@POINT.", valueName: "set[@point]")) var point: String
     @OptionGroup var targets: TargetOptions
-    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("Store the plan.", valueName: "file")) var output: String?
+    @Option(name: [.customShort("o"), .long], help: ArgumentHelp("Store the plan.", valueName: "file")) var output:
+        String?
 
     func run() throws {
         let console = Console.current.withLock { $0 }
         let name = try SetLocation(point)
         let opened = try OpenedSet(name.set)
         defer { opened.close() }
-        let plan = try makePlan(try opened.reader.point(name.point), set: name.set, folder: opened.folder, targets)
+        let plan = try makePlan(try opened.point(name.point, console), set: opened.name, folder: opened.folder, targets)
         if let output { try PlanFile.write(plan, to: output) }
         console.document("plan", plan)
         for line in plan.lines() { console.line(line) }
@@ -70,18 +78,36 @@ struct PlanCommand: ParsableCommand {
 /// A plan in a file.
 enum PlanFile {
     static func write(_ plan: RestorePlan, to path: String) throws(Fault) {
+        func failed(_ problem: Int32) -> Fault {
+            Fault(
+                .system, what: "The plan cannot be stored: \(errorText(problem)).", place: path,
+                remedy: "Name a file in a folder that exists and may be written to.")
+        }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        guard let data = try? encoder.encode(plan) else { throw failed(EINVAL) }
+        // A disk named by mistake must not be overwritten with a text.
+        var status = stat()
+        if unsafe stat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG {
+            throw Fault(
+                .wrongKind, what: "The plan cannot be stored there: it is not a file.", place: path,
+                remedy: "Name a file for the plan; targets are named with --to.")
+        }
         do {
-            try encoder.encode(plan).write(to: URL(filePath: path))
+            try data.write(to: URL(filePath: path), options: .atomic)
         } catch {
-            throw Fault(.system, what: "The plan cannot be stored.", place: path, remedy: "Check the folder.")
+            throw failed(errno)
         }
     }
 
     static func read(_ path: String) throws(Fault) -> RestorePlan {
-        guard let data = try? Data(contentsOf: URL(filePath: path)), data.count < 64 << 20 else {
-            throw Fault(.missing, what: "The plan cannot be read.", place: path, remedy: "Check the name.")
+        var status = stat()
+        guard unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_size < 64 << 20,
+            let data = try? Data(contentsOf: URL(filePath: path))
+        else {
+            throw Fault(
+                .missing, what: "There is no stored plan that can be read.", place: path,
+                remedy: "Check the name, or make a plan with `relight plan -o FILE`.")
         }
         let plan: RestorePlan
         do {
@@ -131,24 +157,30 @@ struct RestoreCommand: ParsableCommand {
                 .usage, what: "Name either a recovery point or a stored plan.",
                 remedy: "`relight restore SET --to DISK`, or `relight restore --plan FILE`.")
         }
+        guard stored == nil || (targets.to.isEmpty && targets.layout == nil) else {
+            throw Fault(
+                .usage, what: "A stored plan has its targets and its layout in it.",
+                remedy: "Leave out --to and --layout, or make another plan with `relight plan`.")
+        }
         let name = try SetLocation(stored.map { "\($0.set)@\($0.point)" } ?? point ?? "")
         let opened = try OpenedSet(name.set)
         defer { opened.close() }
-        let point = try opened.reader.point(name.point)
+        let point = try opened.point(name.point, console)
         let plan: RestorePlan
         if let stored {
             plan = stored
             let objections = try Restore.objections(to: stored, folder: opened.folder)
             if !objections.isEmpty { throw Refused(reasons: objections) }
         } else {
-            plan = try makePlan(point, set: name.set, folder: opened.folder, targets)
+            plan = try makePlan(point, set: opened.name, folder: opened.folder, targets)
         }
-        for line in plan.lines() { console.line(line) }
+        for line in plan.lines(comparing: readBack == .full) { console.line(line) }
         if !yes { try confirm(plan, console) }
         let began = Clock.monotonic()
         let reports = try Restore.run(plan, from: point, readBack: readBack, events: console.events)
         let seconds = Clock.monotonic() - began
-        console.document("restore", Document(point: point.summary.id, disks: reports, seconds: seconds))
+        console.document(
+            "restore", Document(point: point.summary.id, disks: reports, findings: console.findings, seconds: seconds))
         for report in reports {
             console.line("\(report.target) restored in \(Clock.words(seconds)):")
             for volume in report.volumes {
@@ -159,7 +191,9 @@ struct RestoreCommand: ParsableCommand {
                 console.line("  \(volume.number == 0 ? "disk" : "\(volume.number)"): \(said.joined(separator: ", "))")
             }
         }
-        if readBack == .off { console.line("Nothing was compared (--read-back off): the data are as good as the disk.") }
+        if readBack == .off {
+            console.line("Nothing was compared (--read-back off): the data are as good as the disk.")
+        }
     }
 
     private func confirm(_ plan: RestorePlan, _ console: Console) throws {
@@ -167,15 +201,18 @@ struct RestoreCommand: ParsableCommand {
             throw Refused(reasons: [
                 Fault(
                     .notConfirmed, what: "Nobody can be asked whether the target may be overwritten.",
-                    place: plan.disks.map(\.target.path).joined(separator: ", "), remedy: "Add --yes when you are sure.")
+                    place: plan.disks.map(\.target.path).joined(separator: ", "), remedy: "Add --yes when you are sure."
+                )
             ])
         }
         for disk in plan.disks {
             let pin = disk.target
             let wanted = pin.serial ?? "\(pin.size.bytes)"
             let what = pin.serial == nil ? "size in bytes (\(wanted))" : "serial number (\(wanted))"
-            console.errorLine("Everything on \(pin.path) will be lost. Type its \(what) to go on:")
-            guard readLine()?.filter({ !$0.isWhitespace }) == wanted.filter({ !$0.isWhitespace }) else {
+            console.errorLine("Everything on \(pin.path) will be lost. Type its \(what) and press Enter to go on:")
+            let answer = readLine()
+            try Interruption.check()
+            guard answer?.filter({ !$0.isWhitespace }) == wanted.filter({ !$0.isWhitespace }) else {
                 throw Refused(reasons: [
                     Fault(
                         .notConfirmed, what: "That is not what was asked for.", place: pin.path,
@@ -188,6 +225,7 @@ struct RestoreCommand: ParsableCommand {
     private struct Document: Encodable {
         let point: String
         let disks: [DiskReport]
+        let findings: [Finding]
         let seconds: Double
     }
 }

@@ -4,6 +4,8 @@
 import ArgumentParser
 import Findings
 import Geometry
+import ImageStore
+import Operations
 
 /// Options of commands that take disks.
 struct DiskOptions: ParsableArguments {
@@ -12,31 +14,29 @@ struct DiskOptions: ParsableArguments {
 
     func size() throws(Fault) -> SectorSize {
         guard let size = SectorSize(sectorSize), sectorSize <= 4096 else {
-            throw Fault(.usage, what: "A sector size of \(sectorSize) bytes is not possible.", remedy: "Use 512 or 4096.")
+            throw Fault(
+                .usage, what: "A sector size of \(sectorSize) bytes is not possible.", remedy: "Use 512 or 4096.")
         }
         return size
     }
 }
 
-/// Columns of text.
-struct TextTable {
-    private var rows: [[String]]
-
-    init(_ head: [String]) { rows = [head] }
-
-    mutating func add(_ row: [String]) { rows.append(row) }
-
-    /// The lines; each column as wide as its widest cell, two blanks between.
-    var lines: [String] {
-        let columns = rows.map(\.count).max() ?? 0
-        let widths = (0..<columns).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
-        return rows.map { row in
-            var line = ""
-            for (column, cell) in row.enumerated() {
-                line += cell
-                if column + 1 < row.count { line += String(repeating: " ", count: widths[column] - cell.count + 2) }
+extension OpenedSet {
+    /// The point `name` stands for. Says which of its copies are damaged; and with `latest`, when a point that may be newer
+    /// cannot be read.
+    func point(_ name: String, _ console: Console) throws(Fault) -> RecoveryPoint {
+        let point = try reader.point(name)
+        for finding in point.findings { console.receive(.finding(finding)) }
+        if name == "latest" {
+            for finding in try reader.points().findings where finding.severity == .loss {
+                var finding = finding
+                finding.severity = .warning
+                finding.what =
+                    "This recovery point cannot be read, and may be newer than the one that is used as latest "
+                    + "(\(point.summary.shortID)). \(finding.what)"
+                console.receive(.finding(finding))
             }
-            return line
         }
+        return point
     }
 }

@@ -19,7 +19,8 @@ struct VerifyCommand: ParsableCommand {
             with sound heads. Damage is named by file, place and what of which volume it costs; exit code 5.
             """)
 
-    @Argument(help: ArgumentHelp("SET, or SET@POINT for what that point needs.", valueName: "set[@point]")) var point: String
+    @Argument(help: ArgumentHelp("SET, or SET@POINT for what that point needs.", valueName: "set[@point]")) var point:
+        String
     @Flag(help: "Check the structure only.") var quick = false
 
     func run() throws {
@@ -39,23 +40,29 @@ struct VerifyCommand: ParsableCommand {
             if damage.pointLost { console.line("  a recovery point is lost") }
             for loss in damage.losses {
                 let disk = "disk \(loss.disk + 1)"
-                let place = if case .volume(let number) = loss.kind { "\(disk), volume \(number)" } else { "\(disk), outside the volumes" }
+                let place =
+                    if case .volume(let number) = loss.kind { "\(disk), volume \(number)" } else {
+                        "\(disk), outside the volumes"
+                    }
                 console.line(
                     "  costs point \(loss.point.prefix(10)): \(loss.extents.byteCount) of \(place), from byte "
                         + "\(loss.extents.extents.first?.start.bytes ?? 0)")
             }
         }
-        let scope = "\(report.points.count) \(report.points.count == 1 ? "point" : "points"), \(report.packs) packs, \(report.records) records"
+        let scope =
+            "\(report.points.count) \(report.points.count == 1 ? "point" : "points"), \(report.packs) packs, \(report.records) records"
         if report.isSound {
             console.line(
                 quick
                     ? "The structure is sound: \(scope). Nothing was read beyond it; run without --quick to check the data."
-                    : "Sound: \(scope), \(report.read) read, \(report.content) of content compared, in \(Clock.words(seconds)).")
+                    : "Sound: \(scope), \(report.read) read, \(report.content) of content compared, in \(Clock.words(seconds))."
+            )
         } else {
             console.line(
                 report.isComplete
                     ? "Damage was found in \(report.damages.count) places, but no recovery point lost anything: second copies are sound."
-                    : "Damage was found in \(report.damages.count) places: what is listed above cannot be restored from this set.")
+                    : "Damage was found in \(report.damages.count) places: what is listed above cannot be restored from this set."
+            )
             throw EarlyExit(code: .damaged)
         }
     }

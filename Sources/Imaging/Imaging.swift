@@ -75,7 +75,8 @@ public enum Imager {
                 if stream.description.kind != .remainder {
                     events(
                         .step(
-                            "\(name): imaging \(stream.description.used.byteCount) in use of \(stream.description.length)"))
+                            "\(name): imaging \(stream.description.used.byteCount) in use of \(stream.description.length)"
+                        ))
                 }
                 try image(stream, from: source, name: name, policy, writer) { piece in
                     let sum = done.withLock { sum in
@@ -93,7 +94,8 @@ public enum Imager {
     }
 
     private static func image(
-        _ stream: StreamWriter, from source: any BlockSource, name: String, _ policy: ReadErrorPolicy, _ writer: SetWriter,
+        _ stream: StreamWriter, from source: any BlockSource, name: String, _ policy: ReadErrorPolicy,
+        _ writer: SetWriter,
         progress: @escaping @Sendable (ByteCount) -> Void, report: @escaping @Sendable (Finding) -> Void
     ) throws(Fault) {
         let reader = PieceReader(source: source, policy: policy)
@@ -115,12 +117,10 @@ public enum Imager {
                 progress(piece.used.byteCount)
             }
         }
-        for extent in lost.withLock({ $0.extents }) {
-            report(
-                Finding(
-                    .loss, "source.unreadable",
-                    what: "\(extent.length.bytes) bytes at byte \(extent.start.bytes) cannot be read; the image holds zeros "
-                        + "there.", place: name))
+        for sentence in Finding.unreadable(
+            lost.withLock { $0 }, "could not be read; the image holds zeros there.")
+        {
+            report(Finding(.loss, FaultCode.unreadable.rawValue, what: sentence, place: name))
         }
     }
 }

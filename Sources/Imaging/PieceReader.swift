@@ -23,13 +23,22 @@ struct PieceReader: Sendable {
 
     /// Fills `buffer` with the bytes of the volume from `start`: what is in `used` as read, the rest zero.
     /// Returns what could not be read; under `fail` that is a fault instead.
-    func read(_ used: ExtentList, from start: ByteCount, into buffer: inout MutableRawSpan) throws(Fault) -> ExtentList {
+    func read(_ used: ExtentList, from start: ByteCount, into buffer: inout MutableRawSpan) throws(Fault) -> ExtentList
+    {
         guard let first = used.extents.first else {
             fillZero(&buffer, 0, buffer.byteCount)
             return ExtentList()
         }
         let span = Extent(from: first.start, to: used.end)
-        if (try? readRange(span, start, &buffer)) != nil {
+        let isRead: Bool
+        do throws(Fault) {
+            try readRange(span, start, &buffer)
+            isRead = true
+        } catch {
+            guard error.code == .unreadable else { throw error }
+            isRead = false
+        }
+        if isRead {
             let whole = Extent(from: start, to: start + ByteCount(UInt64(buffer.byteCount)))
             for hole in used.complement(in: whole).extents { clear(hole, start, &buffer) }
             return ExtentList()

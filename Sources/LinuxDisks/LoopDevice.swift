@@ -5,19 +5,19 @@ public import Findings
 public import Geometry
 import Tools
 
-/// Part of an image file as a block device, for programs that insist on one. Needs root; detached when released.
+/// Part of an image file, or of a disk, as a block device, for programs that insist on one. Needs root; detached when released.
 public struct LoopDevice: ~Copyable, Sendable {
     /// The device node.
     public let path: String
     private static let tool = Tool("losetup", package: "mount")
 
-    /// Attaches `extent` of the file at `file`. Throws `tool.missing`, `tool.failed`.
+    /// Attaches `extent` of the file or disk at `file`. Throws `tool.missing`, `tool.failed`.
     public init(file: String, extent: Extent, sectorSize: SectorSize) throws(Fault) {
         var arguments = [
             "--find", "--show", "--offset", "\(extent.start.bytes)", "--sizelimit", "\(extent.length.bytes)",
         ]
         if sectorSize != .s512 { arguments += ["--sector-size", "\(sectorSize.bytes)"] }
-        let result = try LoopDevice.tool.check(arguments + [file], seconds: 60)
+        let result = try LoopDevice.tool.check(arguments + [file], seconds: 60, interruptible: false)
         let path = result.standardOutput.split(separator: "\n").first.map(String.init) ?? ""
         guard path.hasPrefix("/dev/loop") else {
             throw Fault(
@@ -33,5 +33,5 @@ public struct LoopDevice: ~Copyable, Sendable {
         return (try? tool.run(["--find"], seconds: 10))?.status == 0
     }
 
-    deinit { _ = try? LoopDevice.tool.run(["--detach", path], seconds: 60) }
+    deinit { _ = try? LoopDevice.tool.run(["--detach", path], seconds: 60, interruptible: false) }
 }

@@ -70,6 +70,16 @@ public final class StoreLocation: Sendable {
         return try mount(volume, below: name.pathOnVolume, access)
     }
 
+    /// The volume `text` names by label or UUID, without mounting it; `nil` for a path. What must not be mounted, because
+    /// a mount writes to it, is told from this. Throws `usage`, `missing`, `disk.ambiguous`.
+    public static func locate(
+        _ text: String, in scan: DiskScan = DiskScan(), identify: VolumeIdentity.Identifier = VolumeIdentity.byProgram
+    ) throws(Fault) -> FoundVolume? {
+        let name = try Name(text)
+        if case .path = name { return nil }
+        return try find(name, in: scan, identify)
+    }
+
     /// The one filesystem a name stands for; throws when there is none or more than one.
     static func find(
         _ name: Name, in scan: DiskScan, _ identify: VolumeIdentity.Identifier

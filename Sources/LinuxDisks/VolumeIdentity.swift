@@ -64,16 +64,19 @@ public struct FoundVolume: Hashable, Sendable {
 }
 
 extension DiskScan {
-    /// Every partition, whole disk without partitions, and layered device, with what it holds.
+    /// Every partition, whole disk without partitions, and layered device, with what it holds. A disk of whose partitions
+    /// none holds anything known is looked at as a whole too: the kernel may still show partitions of what a loop device or
+    /// card reader held before.
     public func volumes(_ identify: VolumeIdentity.Identifier) -> [FoundVolume] {
         var result: [FoundVolume] = []
         for device in devices where device.kind == .disk || device.kind == .layered {
-            let paths = device.partitions.isEmpty ? [device.path] : device.partitions.map(\.path)
-            for path in paths {
-                guard let identity = identify(files.root + path) else { continue }
-                let disks = wholeDisks(under: device.name, throughFiles: false)
-                result.append(FoundVolume(path: path, identity: identity, disks: disks))
+            let disks = wholeDisks(under: device.name, throughFiles: false)
+            func found(_ path: String) -> FoundVolume? {
+                identify(files.root + path).map { FoundVolume(path: path, identity: $0, disks: disks) }
             }
+            let inPartitions = device.partitions.compactMap { found($0.path) }
+            result += inPartitions
+            if inPartitions.isEmpty, let whole = found(device.path) { result.append(whole) }
         }
         return result
     }

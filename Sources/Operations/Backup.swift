@@ -56,18 +56,29 @@ public enum Backup {
         var opened: [SourceDisk] = []
         for name in request.disks {
             let disk = try SourceDisk(name, scan: scan, fileSectorSize: request.fileSectorSize)
+            guard disk.selected.isWholeDisk else { throw partOfDisk(disk.selected) }
             if opened.contains(where: { $0.selected.path == disk.selected.path }) {
                 throw Fault(
                     .usage, what: "The disk is named twice.", place: disk.selected.path, remedy: "Name each disk once.")
             }
             opened.append(disk)
         }
-        for disk in opened { try refuseIfInUse(disk) }
+        // Before the set's place is mounted: that alone would write to a source it lies on.
+        let before = SourceGuard(scan: scan)
+        let volume = try StoreLocation.locate(request.set, in: scan, identify: Identify.volume)
+        for disk in opened {
+            if let volume {
+                try before.refuseIfHolding(request.set, on: volume.disks, disk.selected)
+            } else {
+                try before.refuseIfHolding(request.set, at: request.set, disk.selected)
+            }
+            try before.refuseIfInUse(disk.selected)
+        }
         let location = try StoreLocation.open(request.set, in: scan, identify: Identify.volume)
         defer { location.release() }
         // Mounting the set may have changed what lies where.
-        let now = DiskScan()
-        for disk in opened { try refuseIfHolding(location.path, disk, now) }
+        let now = SourceGuard(scan: DiskScan())
+        for disk in opened { try now.refuseIfHolding(request.set, at: location.path, disk.selected) }
         let marks = opened.compactMap { $0.selected.disk }.map { ReadOnlyMark($0) }
 
         var imaged: [ImagedDisk] = []
@@ -82,13 +93,16 @@ public enum Backup {
                 events(.finding(finding))
             }
             for volume in disk.survey.volumes {
-                guard disk.volumes?.contains(volume.model.number) ?? true, let reason = volume.model.wholeBecause,
-                    volume.model.kind != .empty
+                let model = volume.model
+                let path = disk.survey.model.path
+                let place = model.number == 0 ? path : "\(path):\(model.number)"
+                guard disk.volumes?.contains(model.number) ?? true, let reason = model.wholeBecause,
+                    model.kind != .empty,
+                    !noticed.contains(where: { $0.code == "volume.imaged-whole" && $0.place == place })
                 else { continue }
                 let finding = Finding(
-                    .notice, "volume.imaged-whole",
-                    what: "All \(volume.model.extent.length) are imaged: \(reason)",
-                    place: "\(disk.survey.model.path):\(volume.model.number)")
+                    .notice, "volume.imaged-whole", what: "All \(model.extent.length) are imaged: \(reason)",
+                    place: place)
                 noticed.append(finding)
                 events(.finding(finding))
             }
@@ -101,7 +115,8 @@ public enum Backup {
         do {
             noticed += try Imager.image(imaged, into: writer, onReadError: request.onReadError, events: events)
             let facts = PointFacts(
-                name: request.name, time: time, tool: Program.version, machine: MachineProbe.facts(version: Program.version),
+                name: request.name, time: time, tool: Program.version,
+                machine: MachineProbe.facts(version: Program.version),
                 disks: imaged.map(describe), findings: noticed)
             events(.step("sealing the recovery point"))
             let point = try writer.commit(
@@ -121,31 +136,12 @@ public enum Backup {
         return model
     }
 
-    /// A disk that something writes to cannot be imaged consistently.
-    private static func refuseIfInUse(_ disk: SourceDisk) throws(Fault) {
-        guard let attached = disk.selected.disk else { return }
-        let scan = DiskScan()
-        let writable = scan.mounts.filter(\.isWritable).map(\.point)
-        var uses: [String] = []
-        for (path, mounts, swap) in [(attached.path, attached.mounts, attached.isSwap)]
-            + attached.partitions.map({ ($0.path, $0.mounts, $0.isSwap) })
-        {
-            uses += mounts.filter { writable.contains($0) }.map { "\(path) is mounted for writing at \($0)" }
-            if swap { uses.append("\(path) is used as swap") }
-        }
-        guard let use = uses.first else { return }
-        throw Fault(
-            .sourceInUse, what: "The disk is in use: \(use). Its image would mix states of different moments.",
-            place: attached.path,
-            remedy: "Boot the Relight environment and image it from there, or unmount it first.")
-    }
-
-    private static func refuseIfHolding(_ set: String, _ disk: SourceDisk, _ scan: DiskScan) throws(Fault) {
-        guard let attached = disk.selected.disk else { return }
-        guard !scan.wholeDisks(under: attached.name).isDisjoint(with: scan.disks(holding: set)) else { return }
-        throw Fault(
-            .setOnSource, what: "The image set \(set) lies on the disk that is to be imaged.", place: attached.path,
-            remedy: "Put the set on another disk: an image that lies on its own source is lost with it.")
+    private static func partOfDisk(_ selected: SelectedDisk) -> Fault {
+        let disk = selected.disk?.path ?? "DISK"
+        let number = selected.disk?.partitions.first { $0.path == selected.path }?.number
+        return Fault(
+            .wrongKind, what: "It is a part of the disk \(disk), not a disk.", place: selected.path,
+            remedy: "Image it with `relight backup \(disk) --volume \(number.map(String.init) ?? "N") --to SET`.")
     }
 
     private static func chosen(_ disk: SourceDisk, _ request: BackupRequest) throws(Fault) -> Set<Int>? {
@@ -171,9 +167,4 @@ public enum Backup {
         }
         return result
     }
-}
-
-extension FaultCode {
-    /// A disk that is to be imaged is mounted for writing or used as swap.
-    public static let sourceInUse = FaultCode("source.in-use", exit: .refused)
 }

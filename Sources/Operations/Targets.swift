@@ -5,6 +5,7 @@ import Blocks
 import DiskSurvey
 import Findings
 public import Geometry
+import Glibc
 import LinuxDisks
 import FilesystemResize
 import MachineModel
@@ -33,6 +34,21 @@ struct TargetAssessor {
     /// The folder of the image set.
     let set: String
     let fileSectorSize: SectorSize
+    /// Kernel names of the disks the set lies on.
+    private let setDisks: Set<String>
+
+    init(scan: DiskScan, set: String, fileSectorSize: SectorSize) {
+        self.scan = scan
+        self.set = set
+        self.fileSectorSize = fileSectorSize
+        setDisks = scan.disks(holding: set)
+    }
+
+    private func holdsSet(_ path: String) -> Fault {
+        Fault(
+            .targetForbidden, what: "The target holds the image set \(set).", place: path,
+            remedy: "Restore to another disk, or copy the set elsewhere first.")
+    }
 
     func assess(_ name: String, growing: Bool) throws(Fault) -> Planner.Target {
         let selected = try DiskSelector.resolve(name, in: scan, identify: Identify.volume)
@@ -45,7 +61,8 @@ struct TargetAssessor {
         let pin = TargetPin(
             path: selected.path, serial: selected.disk?.serial, wwn: selected.disk?.wwn, model: selected.disk?.model,
             size: source.length, sectorSize: source.sectorSize)
-        return Planner.Target(pin: pin, holds: holds(source, selected), objections: objections(selected, growing: growing))
+        return Planner.Target(
+            pin: pin, holds: holds(source, selected), objections: objections(selected, growing: growing))
     }
 
     /// What will be lost, one fragment for each thing found.
@@ -60,7 +77,9 @@ struct TargetAssessor {
                 let place = volume.number == 0 ? "" : "partition \(volume.number): "
                 return "\(place)\(volume.kind.rawValue)\(label), \(volume.extent.length)"
             }
-            if result.isEmpty, let table = found.table { result.append("an empty \(table.kind.rawValue) partition table") }
+            if result.isEmpty, let table = found.table {
+                result.append("an empty \(table.kind.rawValue) partition table")
+            }
             return result
         } catch {
             return ["something that cannot be read (\(error.what))"]
@@ -74,7 +93,7 @@ struct TargetAssessor {
                 result.append(
                     Fault(
                         .targetInUse, what: "The target is in use: \(use).", place: disk.path,
-                        remedy: "Unmount it or stop what lies on it, then try again."))
+                        remedy: "Unmount it or stop what lies on it (swap, LVM, RAID), then try again."))
             }
             if disk.isReadOnly {
                 result.append(
@@ -82,24 +101,35 @@ struct TargetAssessor {
                         .targetForbidden, what: "The target is read-only.", place: disk.path,
                         remedy: "Look for a write-protect switch, or use another disk."))
             }
-            let below = scan.wholeDisks(under: disk.name)
-            if !below.isDisjoint(with: scan.disks(holding: set)) {
-                result.append(
-                    Fault(
-                        .targetForbidden, what: "The target holds the image set \(set).", place: disk.path,
-                        remedy: "Restore to another disk, or copy the set elsewhere first."))
-            }
+            // Downwards through the target's own layers only: the disk that the file behind a loop device lies on is not
+            // overwritten.
+            let below = scan.wholeDisks(under: disk.name, throughFiles: false).union([disk.name])
+            if !below.isDisjoint(with: setDisks) { result.append(holdsSet(disk.path)) }
             if scan.bootMedia().contains(disk.name) {
                 result.append(
                     Fault(
                         .targetForbidden, what: "The target is a Relight boot medium.", place: disk.path,
                         remedy: "Restore to another disk."))
             }
-        } else if selected.isFile, scan.devices.contains(where: { $0.backingFile == selected.path }) {
-            result.append(
-                Fault(
-                    .targetInUse, what: "A loop device lies over the target.", place: selected.path,
-                    remedy: "Detach it with `losetup --detach`, then try again."))
+        } else if selected.isFile {
+            let loops = scan.devices.filter { $0.backingFile == selected.path }
+            for loop in loops {
+                let uses = loop.uses.isEmpty ? "" : ": " + loop.uses.joined(separator: "; ")
+                result.append(
+                    Fault(
+                        .targetInUse, what: "The loop device \(loop.path) lies over the target\(uses).",
+                        place: selected.path,
+                        remedy: "Unmount it, detach it with `losetup --detach \(loop.path)`, then try again."))
+            }
+            if !setDisks.isDisjoint(with: loops.map(\.name)) { result.append(holdsSet(selected.path)) }
+            if let folder = scan.files.resolved(set),
+                selected.path.hasPrefix(folder.hasSuffix("/") ? folder : folder + "/")
+            {
+                result.append(
+                    Fault(
+                        .targetForbidden, what: "The target is a file of the image set \(set).", place: selected.path,
+                        remedy: "Name a disk, or an image file outside the set."))
+            }
         }
         if growing, selected.isFile, !LoopDevice.isAvailable {
             result.append(
@@ -132,10 +162,14 @@ extension PlanRequest {
             .joined(separator: "\n")
         if let equals = target.lastIndex(of: "=") {
             let wanted = String(target[target.index(after: equals)...])
-            if let number = Int(wanted), disks.indices.contains(number - 1) { return (String(target[..<equals]), number - 1) }
+            if let number = Int(wanted), number > 0, number <= disks.count {
+                return (String(target[..<equals]), number - 1)
+            }
             if let index = disks.firstIndex(where: { $0.path == wanted || $0.serial == wanted }) {
                 return (String(target[..<equals]), index)
             }
+            // A path may hold the sign itself.
+            if disks.count == 1, unsafe access(target, F_OK) == 0 { return (target, 0) }
             throw Fault(
                 .usage, what: "The recovery point holds no disk \(wanted).", remedy: "Its disks are:\n\(list)")
         }

@@ -77,52 +77,66 @@ public enum DiskPicture {
 }
 
 extension RestorePlan {
-    /// The plan for people: before and after to scale, then a table with the reason of each decision.
-    public func lines(columns: Int = 76) -> [String] {
+    /// The plan for people: before and after to scale, then a table with the reason of each decision. `comparing` says
+    /// whether what is written will be read back.
+    public func lines(columns: Int = 76, comparing: Bool = true) -> [String] {
         var lines: [String] = []
         for disk in disks {
-            let pin = disk.target
-            let name = [pin.model, pin.serial.map { "serial \($0)" }].compactMap { $0 }.joined(separator: ", ")
-            lines.append("From \(disk.sourcePath) (\(disk.sourceSize)), as it was imaged:")
-            let before = disk.volumes.map {
-                DiskPicture.Part($0.source, DiskPicture.words($0.number, $0.label ?? $0.kind.rawValue, $0.source.length))
-            }
-            let after = disk.volumes.map {
-                DiskPicture.Part($0.target, DiskPicture.words($0.number, $0.label ?? $0.kind.rawValue, $0.target.length))
-            }
-            lines.append(contentsOf: DiskPicture.draw(before, size: disk.sourceSize, columns: columns))
-            lines.append("To \(pin.path) (\(pin.size)\(name.isEmpty ? "" : ", \(name)")), layout \(disk.layout.rawValue):")
-            lines.append(contentsOf: DiskPicture.draw(after, size: pin.size, columns: columns))
-            lines.append("")
-            lines.append(row("part", "content", "start", "size before", "size after", "what happens"))
-            for volume in disk.volumes {
-                lines.append(
-                    row(
-                        volume.number == 0 ? "disk" : "\(volume.number)", volume.kind.rawValue,
-                        "\(volume.target.start)", "\(volume.source.length)", "\(volume.target.length)",
-                        volume.reason + (volume.grows ? "; the filesystem is grown" : "")))
-            }
-            if disk.free >= .mebibytes(1) {
-                lines.append(row("", "free", "", "", "\(disk.free)", "not used by this layout"))
-            }
-            lines.append("")
-            lines.append(
-                disk.overwrites.isEmpty
-                    ? "\(pin.path) holds nothing that is recognised."
-                    : "LOST on \(pin.path): \(disk.overwrites.joined(separator: "; "))")
+            if !lines.isEmpty { lines.append("") }
+            lines += disk.lines(columns: columns)
         }
         for finding in findings { lines.append("\(finding.severity.rawValue): \(finding)") }
         lines.append(
-            "\(bytesToWrite) of data will be written, read back and compared; the partition table is written last.")
+            "\(bytesToWrite) of data will be written"
+                + (comparing ? ", read back and compared." : ". Nothing will be read back (--read-back off).")
+                + " Until the end each target is left without a partition table (or without its first MiB), so that a "
+                + "restore that was cut off cannot be taken for a finished one.")
         return lines
     }
+}
 
-    private func row(
-        _ part: String, _ content: String, _ start: String, _ before: String, _ after: String, _ what: String
-    ) -> String {
-        func pad(_ text: String, _ width: Int) -> String {
-            text + String(repeating: " ", count: max(1, width - text.count))
+extension DiskPlan {
+    fileprivate func lines(columns: Int) -> [String] {
+        var lines: [String] = []
+        let name = [target.model, target.serial.map { "serial \($0)" }].compactMap { $0 }.joined(separator: ", ")
+        lines.append("From \(sourcePath) (\(sourceSize)), as it was imaged:")
+        let before = volumes.map {
+            DiskPicture.Part($0.source, DiskPicture.words($0.number, $0.label ?? $0.kind.rawValue, $0.source.length))
         }
-        return pad(part, 6) + pad(content, 9) + pad(start, 11) + pad(before, 13) + pad(after, 12) + what
+        let after = volumes.map {
+            DiskPicture.Part($0.target, DiskPicture.words($0.number, $0.label ?? $0.kind.rawValue, $0.target.length))
+        }
+        lines += DiskPicture.draw(before, size: sourceSize, columns: columns)
+        lines.append("To \(target.path) (\(target.size)\(name.isEmpty ? "" : ", \(name)")), layout \(layout.rawValue):")
+        lines += DiskPicture.draw(after, size: target.size, columns: columns)
+        lines.append("")
+        var table = TextTable([
+            "part", "content", "label", "start", "size before", "size after", "data", "what happens",
+        ])
+        for volume in volumes {
+            table.add([
+                volume.number == 0 ? "disk" : "\(volume.number)", volume.kind.rawValue, volume.label ?? "-",
+                "\(volume.target.start)", "\(volume.source.length)", "\(volume.target.length)", "\(volume.used)",
+                volume.reason + (volume.grows ? "; the filesystem is grown" : ""),
+            ])
+        }
+        if let made = self.table {
+            let filled = Set(volumes.map(\.number))
+            for partition in made.volumes where !filled.contains(partition.number) {
+                guard let extent = partition.extent(made.sectorSize) else { continue }
+                table.add([
+                    "\(partition.number)", "-", partition.name.isEmpty ? "-" : partition.name, "\(extent.start)", "-",
+                    "\(extent.length)", "-", "made, but stays empty: the image does not hold it",
+                ])
+            }
+        }
+        if free >= .mebibytes(1) { table.add(["-", "free", "-", "-", "-", "\(free)", "-", "not used by this layout"]) }
+        lines += table.lines
+        lines.append("")
+        lines.append(
+            overwrites.isEmpty
+                ? "\(target.path) holds nothing that is recognised; whatever it holds will be lost."
+                : "LOST on \(target.path): \(overwrites.joined(separator: "; "))")
+        return lines
     }
 }

@@ -128,6 +128,15 @@ public enum Planner {
                     what: "It holds a hibernated system; the restored machine will try to resume it.",
                     place: "\(source.path):\(volume.number)"))
         }
+        if let table = plan.table {
+            for partition in table.volumes where !plan.volumes.contains(where: { $0.number == partition.number }) {
+                findings.append(
+                    Finding(
+                        .warning, "partition.not-in-image",
+                        what: "The image does not hold this partition; it is made on the target and stays empty.",
+                        place: "\(source.path):\(partition.number)"))
+            }
+        }
         if plan.volumes.contains(where: \.grows) == false, layout == .fill, target.size > source.size {
             findings.append(
                 Finding(
@@ -162,8 +171,11 @@ public enum Planner {
         let targetSectors = target.size.bytes / sectorBytes
         let lastUsed = table.partitions.compactMap { $0.last }.max() ?? LBA(0)
         // What must fit: everything up to the last partition's end, and the backup table of a GPT behind it.
-        guard let usable = TableLayout.usable(table, onSectors: targetSectors), lastUsed.value <= usable.upperBound else {
-            let behind = table.gpt.map { 1 + (UInt64($0.entryCount) * UInt64($0.entrySize) + sectorBytes - 1) / sectorBytes }
+        guard let usable = TableLayout.usable(table, onSectors: targetSectors), lastUsed.value <= usable.upperBound
+        else {
+            let behind = table.gpt.map {
+                1 + (UInt64($0.entryCount) * UInt64($0.entrySize) + sectorBytes - 1) / sectorBytes
+            }
             let sectors = lastUsed.value + 1 + (behind ?? 0)
             throw tooSmall(source, target, needs: ByteCount(sectors).multiplied(by: sectorBytes) ?? source.size)
         }

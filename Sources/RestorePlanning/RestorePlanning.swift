@@ -127,7 +127,7 @@ public struct RestorePlan: Hashable, Sendable, Codable {
 
     /// Bytes that will be written, tables excepted.
     public var bytesToWrite: ByteCount {
-        disks.flatMap(\.volumes).reduce(.zero) { $0 + $1.used }
+        disks.flatMap(\.volumes).reduce(.zero) { $0.adding($1.used) ?? $0 }
     }
 }
 

@@ -18,10 +18,12 @@ public struct PointSource: RestoreSource {
     /// The content of a volume, or of what lies outside them.
     public func stream(disk: Int, volume: Int?) throws(Fault) -> any RestoreStream {
         let kind = volume.map { StreamKind.volume($0) } ?? .remainder
-        guard let stream = point.streams.first(where: { $0.description.disk == disk && $0.description.kind == kind }) else {
+        guard let stream = point.streams.first(where: { $0.description.disk == disk && $0.description.kind == kind })
+        else {
             throw Fault(
                 .planRefused,
-                what: "The recovery point holds no \(volume.map { "volume \($0)" } ?? "partition table") of disk \(disk + 1).",
+                what:
+                    "The recovery point holds no \(volume.map { "volume \($0)" } ?? "partition table") of disk \(disk + 1).",
                 remedy: "Make the plan from this point: `relight plan`.")
         }
         return PointVolume(stream: stream)
@@ -32,7 +34,8 @@ public struct PointSource: RestoreSource {
         let missing = try point.missingPacks()
         guard let first = missing.first else { return }
         throw Fault(
-            .setDamaged, what: "\(missing.count) of the packs this point needs are missing or cut short, such as \(first).",
+            .setDamaged,
+            what: "\(missing.count) of the packs this point needs are missing or cut short, such as \(first).",
             remedy: "Put them back from a copy of the set; `relight verify` says what is lost. Nothing was written.")
     }
 }
@@ -71,7 +74,8 @@ private struct PointVolume: RestoreStream {
             var buffer = [UInt8](repeating: 0, count: 256 << 10)
             while !stop.isSet, let piece = cursor.next() {
                 // A piece of zeros may be large; the buffer is not.
-                var parts = GrainCursor(used: piece.used, length: piece.extent.end, grain: ByteCount(UInt64(buffer.count)))
+                var parts = GrainCursor(
+                    used: piece.used, length: piece.extent.end, grain: ByteCount(UInt64(buffer.count)))
                 while let part = piece.isZero ? parts.next() : piece.extent, let count = part.length.int {
                     let used = piece.used.intersection(part)
                     for index in 0..<min(count, buffer.count) { buffer[index] = 0 }

@@ -1,9 +1,7 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-import BinaryFields
 import Blocks
-import FilesystemMaps
 import FilesystemResize
 public import Findings
 import Geometry
@@ -11,8 +9,6 @@ import LinuxDisks
 import MachineModel
 import PartitionTables
 public import RestorePlanning
-import Synchronization
-import Threads
 
 /// Carries plans out.
 public struct Restorer: Sendable {
@@ -22,6 +18,8 @@ public struct Restorer: Sendable {
     public var readBack: ReadBack
     /// Told what happens.
     public var events: EventHandler
+    /// What stands between the restorer and a claimed disk: nothing, except in tests.
+    var layer: @Sendable (FileTarget) -> any BlockTarget = { $0 }
 
     /// A restorer.
     public init(source: any RestoreSource, readBack: ReadBack = .full, events: @escaping EventHandler) {
@@ -30,113 +28,116 @@ public struct Restorer: Sendable {
         self.events = events
     }
 
-    /// Carries `plan` out. Throws before the first write when a pin does not hold, a target is in use, a program is
-    /// missing or the source is incomplete.
+    /// Carries `plan` out. Throws before the first write to any target when the plan contradicts itself or the source, a
+    /// pin does not hold, a target is in use, a program is missing or the source is incomplete.
     public func run(_ plan: RestorePlan) throws(Fault) -> [DiskReport] {
+        try plan.requireSound()
         try source.requireComplete()
-        for disk in plan.disks { try requireTools(disk) }
+        var ready: [PreparedDisk] = []
+        for disk in plan.disks {
+            for volume in disk.volumes { try FilesystemTools.tool(for: volume.kind)?.require(growing: volume.grows) }
+            ready.append(try PreparedDisk(disk, source))
+        }
+        for disk in ready { try Restorer.checkPin(disk.plan.target) }
+        for disk in ready { try disk.claim() }
         var reports: [DiskReport] = []
-        for disk in plan.disks { try Restorer.checkPin(disk.target) }
-        for disk in plan.disks { reports.append(try restore(disk)) }
+        for disk in ready { reports.append(try restore(disk)) }
         return reports
     }
 
-    private func requireTools(_ disk: DiskPlan) throws(Fault) {
-        for volume in disk.volumes {
-            try FilesystemTools.tool(for: volume.kind)?.require(growing: volume.grows)
-        }
-    }
-
     /// Throws `target.changed` unless the disk at the pin's path is still the one the plan was made for.
-    static func checkPin(_ pin: TargetPin) throws(Fault) {
+    public static func checkPin(_ pin: TargetPin) throws(Fault) {
         let found = try FileSource(path: pin.path, fileSectorSize: pin.sectorSize)
         let attached = DiskScan().devices.first { $0.path == pin.path }
-        func refuse(_ what: String, _ seen: String, _ expected: String) -> Fault {
-            Fault(
-                .targetChanged, what: "Its \(what) is \(seen); the plan was made for \(expected).", place: pin.path,
-                remedy: "This is another disk than the one that was planned for. Make a new plan.")
+        func require(_ what: String, _ seen: String?, _ expected: String?) throws(Fault) {
+            guard seen != expected else { return }
+            throw Fault(
+                .targetChanged,
+                what:
+                    "Its \(what) is \(seen ?? "unknown"); the plan was made for \(expected ?? "a disk that tells none").",
+                place: pin.path,
+                remedy: "This is not the disk that was planned for. Make a new plan with `relight plan`.")
         }
-        guard found.length == pin.size else { throw refuse("size", "\(found.length.bytes)", "\(pin.size.bytes)") }
-        guard found.sectorSize == pin.sectorSize else {
-            throw refuse("sector size", "\(found.sectorSize.bytes)", "\(pin.sectorSize.bytes)")
-        }
-        if let serial = pin.serial, attached?.serial != serial {
-            throw refuse("serial number", attached?.serial ?? "unknown", serial)
-        }
-        if let wwn = pin.wwn, attached?.wwn != wwn {
-            throw refuse("world wide name", attached?.wwn ?? "unknown", wwn)
-        }
+        try require("size in bytes", "\(found.length.bytes)", "\(pin.size.bytes)")
+        try require("sector size in bytes", "\(found.sectorSize.bytes)", "\(pin.sectorSize.bytes)")
+        try require("serial number", attached?.serial, pin.serial)
+        try require("world wide name", attached?.wwn, pin.wwn)
     }
 
-    private func restore(_ plan: DiskPlan) throws(Fault) -> DiskReport {
-        var reports = try writeAndCompare(plan)
+    private func restore(_ disk: PreparedDisk) throws(Fault) -> DiskReport {
+        var reports: [VolumeReport]
+        do throws(Fault) {
+            reports = try writeAndCompare(disk)
+        } catch {
+            throw unfinished(error, disk.plan)
+        }
         // The claim on the disk has ended: partitions can be opened.
+        let plan = disk.plan
         if let table = plan.table { try Parted.requireAgreement(path: plan.target.path, with: table) }
-        for (index, volume) in Restorer.inOrder(plan).enumerated() { try growAndCheck(volume, plan, &reports[index]) }
+        for (index, volume) in disk.volumes.enumerated() { try growAndCheck(volume.plan, plan, &reports[index]) }
         return DiskReport(target: plan.target.path, volumes: reports)
     }
 
-    /// The volumes in the target's disk order.
-    private static func inOrder(_ plan: DiskPlan) -> [VolumePlan] {
-        plan.volumes.sorted { $0.target.start < $1.target.start }
-    }
-
-    /// Everything up to the new table, under an exclusive claim on the disk, which ends with this function.
-    private func writeAndCompare(_ plan: DiskPlan) throws(Fault) -> [VolumeReport] {
+    /// Everything up to the new table, under the claim on the disk, which ends with this function.
+    private func writeAndCompare(_ disk: PreparedDisk) throws(Fault) -> [VolumeReport] {
+        let plan = disk.plan
+        guard let claimed = disk.take() else { throw PreparedDisk.notClaimed(plan.target.path) }
         let path = plan.target.path
-        let disk = try WritableDisk(claiming: path, fileSectorSize: plan.target.sectorSize)
-        let target = disk.blocks
-        // Nothing of the plan may fail for want of being written down: make the table's bytes before the first write.
-        let image: TableImage? = if let table = plan.table { try TableWriter.image(of: table) } else { nil }
-        var streams: [(VolumePlan, any RestoreStream)] = []
-        for volume in Restorer.inOrder(plan) {
-            streams.append((volume, try source.stream(disk: plan.sourceIndex, volume: volume.number)))
-        }
-        let outside = try source.stream(disk: plan.sourceIndex, volume: nil)
+        let target = layer(claimed.blocks)
+        let writer = VolumeWriter(target: target, heldBack: plan.table == nil ? HeldBack(of: target.length) : nil)
 
         events(.step("\(path): taking the old partition table away"))
-        try wipeEnds(target)
+        try writer.wipeEnds()
+        for extent in plan.unfilled { try writer.wipeEdges(of: extent, except: ExtentList()) }
 
-        let total = streams.reduce(ByteCount.zero) { $0 + $1.1.used.byteCount }
+        let total = disk.volumes.reduce(ByteCount.zero) { $0 + $1.stream.used.byteCount }
         let meter = Meter(total: total, phase: "writing", events)
         var reports: [VolumeReport] = []
-        if let gap = plan.gap { try copyGap(outside, gap, target) }
-        for (volume, stream) in streams {
-            events(.step("\(path): writing \(Restorer.name(volume)), \(stream.used.byteCount) of \(volume.target.length)"))
-            try write(stream, volume, target, meter)
+        if let gap = plan.gap { try writer.copyGap(disk.outside, gap) }
+        for (volume, stream) in disk.volumes {
+            events(
+                .step("\(path): writing \(Restorer.name(volume)), \(stream.used.byteCount) of \(volume.target.length)"))
+            try writer.write(stream, volume, meter)
             reports.append(
                 VolumeReport(number: volume.number, written: stream.used.byteCount, compared: .zero, grown: false))
-            for extent in stream.unreadable.extents {
-                events(
-                    .finding(
-                        Finding(
-                            .loss, "source.unreadable",
-                            what: "\(extent.length.bytes) bytes at byte \(extent.start.bytes) could not be read when the "
-                                + "image was made; zeros were written there.",
-                            place: "\(path):\(volume.number)")))
-            }
+            tellUnreadable(stream, volume, path)
         }
         events(.step("\(path): flushing"))
         try target.flush()
         if readBack == .full {
             try target.dropCaches()
             let meter = Meter(total: total, phase: "reading back", events)
-            for index in streams.indices {
-                try compare(streams[index].1, streams[index].0, target, meter)
-                reports[index].compared = streams[index].1.used.byteCount
+            for (index, (volume, stream)) in disk.volumes.enumerated() {
+                try writer.compare(stream, volume, meter)
+                reports[index].compared = stream.used.byteCount
             }
-            if let gap = plan.gap { try compareGap(outside, gap, target) }
+            if let gap = plan.gap { try writer.compareGap(disk.outside, gap) }
         }
-        for (volume, _) in streams where volume.moves { try mendHiddenSectors(volume, target) }
-        if let image {
+        for (volume, _) in disk.volumes where volume.moves { try mendHiddenSectors(volume, target) }
+        if let image = disk.image {
             events(.step("\(path): writing the partition table"))
-            try image.write(to: target)
-            try target.dropCaches()
-            try image.verify(on: target)
+            do throws(Fault) {
+                try image.write(to: target)
+                try target.dropCaches()
+                try image.verify(on: target)
+            } catch {
+                // A table that came out wrong must not be found. When that fails too, the first fault is what matters.
+                try? writer.wipeEnds()
+                throw error
+            }
+        } else {
+            events(.step("\(path): writing its first MiB"))
+            try writer.writeHeldBack(comparing: readBack == .full)
         }
         try target.flush()
-        try target.rereadPartitions()
-        try disk.finish()
+        do throws(Fault) {
+            try claimed.blocks.rereadPartitions()
+        } catch {
+            events(
+                .finding(
+                    Finding(.warning, "kernel.old-partitions", what: "\(error.what) \(error.remedy)", place: path)))
+        }
+        try claimed.finish()
         return reports
     }
 
@@ -145,201 +146,25 @@ public struct Restorer: Sendable {
         return volume.number == 0 ? "the whole disk\(label)" : "partition \(volume.number)\(label)"
     }
 
-    /// The table goes first: from here until the new one is written, the disk shows that it is unfinished. Old tables
-    /// and RAID signatures at the end go with it.
-    private func wipeEnds(_ target: FileTarget) throws(Fault) {
-        let end = ByteCount.mebibytes(1)
-        let whole = Extent(from: .zero, to: target.length)
-        let tail = Extent(from: target.length.subtracting(end) ?? .zero, to: target.length)
-        try target.zero(Extent(from: .zero, to: end).intersection(whole))
-        try target.zero(tail)
-        try target.flush()
-    }
-
-    private func write(
-        _ stream: any RestoreStream, _ volume: VolumePlan, _ target: FileTarget, _ meter: Meter
-    ) throws(Fault) {
-        // Signatures of what lay here before could be found again at the ends of the volume, where RAID and filesystems
-        // keep theirs: whatever of that is not going to be written is zeroed.
-        let edge = ByteCount.mebibytes(1)
-        let whole = Extent(from: .zero, to: volume.target.length)
-        let tail = Extent(from: whole.length.subtracting(edge) ?? .zero, to: whole.end)
-        for window in [Extent(from: .zero, to: edge).intersection(whole), tail] {
-            for hole in stream.used.complement(in: window).extents {
-                guard let place = Extent(start: volume.target.start + hole.start, length: hole.length) else { continue }
-                try target.zero(place)
-            }
-        }
-        let base = volume.target.start
-        try stream.forEachPiece(workers: Workers.processors) { (place, used, bytes) throws(Fault) in
-            try Interruption.check()
-            guard let first = used.extents.first else { return }
-            let span = Extent(from: first.start, to: used.end)
-            if let bytes, let from = (span.start - place.start).int, let to = (span.end - place.start).int {
-                try target.write(at: base + span.start, bytes.extracting(from..<to))
-            } else {
-                for extent in used.extents { try target.zero(Extent(from: base + extent.start, to: base + extent.end)) }
-            }
-            meter.add(used.byteCount)
-        }
-    }
-
-    private func compare(
-        _ stream: any RestoreStream, _ volume: VolumePlan, _ target: FileTarget, _ meter: Meter
-    ) throws(Fault) {
-        let different = Mutex<[ByteCount]>([])
-        let base = volume.target.start
-        try stream.compare(workers: Workers.processors) { (place, used, buffer) throws(Fault) in
-            try Interruption.check()
-            for extent in used.extents {
-                guard let from = (extent.start - place.start).int, let to = (extent.end - place.start).int else { continue }
-                var part = buffer._mutatingExtracting(from..<to)
-                try target.read(at: base + extent.start, into: &part)
-            }
-        } result: { (place, used, equal) throws(Fault) in
-            if !equal { different.withLock { $0.append(place.start) } }
-            meter.add(used.byteCount)
-        }
-        let wrong = different.withLock { $0.sorted() }
-        guard let first = wrong.first else { return }
-        let place = volume.target.start + first
-        throw Fault(
-            .readBack,
-            what: "\(wrong.count) of the pieces written read back differently, the first at byte \(place.bytes).",
-            place: target.name,
-            remedy: "Do not use this disk: its cable, controller or memory corrupts data. It was left without a partition "
-                + "table. Try another port or disk, and test the memory.")
-    }
-
-    /// The gap before the first partition holds boot loaders' code; it is small and compared at once.
-    private func copyGap(_ outside: any RestoreStream, _ gap: Extent, _ target: FileTarget) throws(Fault) {
-        try outside.forEachPiece(workers: 1) { (place, used, bytes) throws(Fault) in
-            for extent in used.intersection(gap).extents {
-                if let bytes, let from = (extent.start - place.start).int, let to = (extent.end - place.start).int {
-                    try target.write(at: extent.start, bytes.extracting(from..<to))
-                } else {
-                    try target.zero(extent)
-                }
-            }
-        }
-    }
-
-    private func compareGap(_ outside: any RestoreStream, _ gap: Extent, _ target: FileTarget) throws(Fault) {
-        try outside.forEachPiece(workers: 1) { (place, used, bytes) throws(Fault) in
-            for extent in used.intersection(gap).extents {
-                guard let count = extent.length.int, let from = (extent.start - place.start).int else { continue }
-                let seen = try target.bytes(at: extent.start, count: count)
-                let equal = if let bytes { bytes.matches(seen, at: from) } else { unsafe seen.span.bytes.isAllZero }
-                guard equal else {
-                    throw Fault(
-                        .readBack, what: "The boot loader's code reads back differently.", place: target.name,
-                        remedy: "Do not use this disk: its cable, controller or memory corrupts data.")
-                }
-            }
-        }
-    }
-
-    /// A FAT or NTFS boot sector says how many sectors lie before it (BPB HiddenSectors, offset 0x1C); boot code and
-    /// Windows believe it. FAT32 keeps a copy in the sector BPB_BkBootSec (offset 0x32) names, NTFS in the last sector.
-    private func mendHiddenSectors(_ volume: VolumePlan, _ target: FileTarget) throws(Fault) {
-        guard volume.kind == .fat || volume.kind.rawValue == "ntfs" else { return }
-        let size = target.sectorSize
-        guard let hidden = LBA(offset: volume.target.start, size), let value = UInt32(exactly: hidden.value) else { return }
-        var places: [ByteCount] = [.zero]
-        let boot = try target.bytes(at: volume.target.start, count: 512)
-        let backup = UInt64(boot[0x32]) | UInt64(boot[0x33]) << 8
-        if volume.kind == .fat, boot[0x16] == 0, boot[0x17] == 0, backup > 0, backup < 64,
-            let place = LBA(backup).offset(size)
+    /// Says which sectors hold zeros because the source could not be read; above a number only how many there are.
+    private func tellUnreadable(_ stream: any RestoreStream, _ volume: VolumePlan, _ path: String) {
+        let place = volume.number == 0 ? path : "\(path):\(volume.number)"
+        for sentence in Finding.unreadable(
+            stream.unreadable, "could not be read when the image was made; zeros were written there.")
         {
-            places.append(place)
-        } else if volume.kind.rawValue == "ntfs" {
-            places.append(volume.source.length - size.count)
+            events(.finding(Finding(.loss, FaultCode.unreadable.rawValue, what: sentence, place: place)))
         }
-        for place in places {
-            let at = volume.target.start + place
-            var sector = try target.bytes(at: at, count: 512)
-            guard sector[510] == 0x55, sector[511] == 0xAA else { continue }
-            for index in 0..<4 { sector[0x1C + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(index))) }
-            try unsafe target.write(at: at, sector.span.bytes)
-            try target.flush()
-            guard try target.bytes(at: at, count: 512) == sector else {
-                throw Fault(
-                    .readBack, what: "The boot sector at byte \(at.bytes) reads back differently.", place: target.name,
-                    remedy: "Do not use this disk.")
-            }
-        }
-        events(.step("\(target.name): boot sector of \(Restorer.name(volume)) set to its new place"))
     }
 
-    private func growAndCheck(_ volume: VolumePlan, _ plan: DiskPlan, _ report: inout VolumeReport) throws(Fault) {
-        guard let tool = FilesystemTools.tool(for: volume.kind) else { return }
+    /// A fault that came after the first write also says how it leaves the disk.
+    private func unfinished(_ fault: Fault, _ plan: DiskPlan) -> Fault {
+        var fault = fault
         let path = plan.target.path
-        if let attached = DiskScan().devices.first(where: { $0.path == path }) {
-            let node = volume.number == 0 ? path : try PartitionNodes.wait(disk: attached.name, number: volume.number)
-            try growAndCheck(volume, tool, node, &report)
-        } else if LoopDevice.isAvailable {
-            let loop = try LoopDevice(file: path, extent: volume.target, sectorSize: plan.target.sectorSize)
-            try growAndCheck(volume, tool, loop.path, &report)
-        } else if volume.grows {
-            events(
-                .finding(
-                    Finding(
-                        .loss, "filesystem.not-grown",
-                        what: "The data are restored and compared, but the filesystem was not grown: that needs a loop "
-                            + "device, which only root can attach.", place: "\(path):\(volume.number)")))
-        }
-    }
-
-    private func growAndCheck(
-        _ volume: VolumePlan, _ tool: any FilesystemTool, _ node: String, _ report: inout VolumeReport
-    ) throws(Fault) {
-        if volume.grows {
-            events(.step("\(node): growing \(volume.kind.rawValue) to \(volume.target.length)"))
-            do {
-                try tool.grow(node)
-                report.grown = true
-            } catch {
-                if error.code == .interrupted { throw error }
-                events(
-                    .finding(
-                        Finding(
-                            .loss, "filesystem.not-grown",
-                            what: "The data are restored and compared, but the filesystem was not grown. \(error.what) "
-                                + error.remedy, place: node)))
-            }
-        }
-        events(.step("\(node): checking \(volume.kind.rawValue)"))
-        let verdict = try tool.check(node)
-        report.check = verdict.evidence
-        report.clean = verdict.isClean
-        if !verdict.isClean {
-            events(
-                .finding(
-                    Finding(
-                        .warning, "filesystem.not-clean",
-                        what: "Restored bit for bit, but its own checker is not content: \(verdict.evidence)", place: node)))
-        }
-    }
-}
-
-/// Counts work from several threads and reports it.
-final class Meter: Sendable {
-    private let state = Mutex<ByteCount>(.zero)
-    private let total: ByteCount
-    private let phase: String
-    private let events: EventHandler
-
-    init(total: ByteCount, phase: String, _ events: @escaping EventHandler) {
-        self.total = total
-        self.phase = phase
-        self.events = events
-    }
-
-    func add(_ count: ByteCount) {
-        let done = state.withLock { done in
-            done += count
-            return done
-        }
-        events(.progress(Progress(phase: phase, done: done, total: total)))
+        let lacks = plan.table == nil ? "its first MiB" : "a partition table"
+        if fault.place.isEmpty { fault.place = path }
+        fault.what +=
+            " The restore of \(path) is not finished: the disk was left without \(lacks), so that nothing takes it for whole."
+        if fault.code == .interrupted { fault.remedy = "Run the same restore again: it begins anew." }
+        return fault
     }
 }

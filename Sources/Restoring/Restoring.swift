@@ -3,13 +3,15 @@
 
 /// # Restoring
 ///
-/// Carries a ``RestorePlan`` out. The executor takes the plan, a ``RestoreSource`` and nothing else, and works in this
-/// order on each target: check the pin; take the old table away; write the data in disk order; flush; drop caches; read
-/// everything back and compare; mend what a move broke in boot sectors; write the new table last; have libparted read it;
-/// grow what the plan grows; have each filesystem's own checker look.
+/// Carries a ``RestorePlan`` out. The executor takes the plan, a ``RestoreSource`` and nothing else. First, for all
+/// targets: check the plan against itself and against the source, the tools, the pins, and claim every disk. Nothing was
+/// written until then. Next, on one target after the other: take the old table away; write the data in disk order; flush;
+/// drop caches; read everything back and compare; mend what a move broke in boot sectors; write the new table last; have
+/// libparted read it; grow what the plan grows; have each filesystem's own checker look.
 ///
 /// Because the old table goes first and the new one comes last, a restore that was cut off leaves a disk without a table:
-/// it can never be mistaken for a finished one. Success is claimed only after the comparison.
+/// it can never be mistaken for a finished one. A disk that has no table gets its first MiB last, to the same end. Success
+/// is claimed only after the comparison; what fails after it (growing, checking) is a listed loss and leaves the data.
 ///
 /// The room does not plan, does not know the image format, and does not repair what the source was lacking.
 public import Findings
@@ -44,7 +46,9 @@ public protocol RestoreStream: Sendable {
     /// those not in `used` zero; `result` is told whether they are equal.
     func compare(
         workers: Int,
-        read: @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ buffer: inout MutableRawSpan) throws(Fault) -> Void,
+        read:
+            @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ buffer: inout MutableRawSpan) throws(Fault) ->
+            Void,
         result: @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ equal: Bool) throws(Fault) -> Void
     ) throws(Fault)
 }

@@ -82,12 +82,15 @@ public struct Tool: Sendable {
     ///   - directory: working directory.
     ///   - seconds: after this long the program and its whole session are killed.
     ///   - limit: bytes captured of each stream; what comes after is read and dropped.
+    ///   - interruptible: whether it is killed when a stop is asked for. False for what would leave a disk broken halfway,
+    ///     and for cleaning up.
     ///   - onLine: called with each whole line of standard output or standard error as it comes.
     /// - Throws: `tool.missing`; `tool.failed` when it cannot be started or ran out of time; `interrupted`.
     ///   A non-zero exit status is not thrown.
     public func run(
         _ arguments: [String], input: [UInt8]? = nil, environment: [String: String] = [:], directory: String? = nil,
-        seconds: Double = 300, limit: Int = 4 << 20, onLine: (@Sendable (String) -> Void)? = nil
+        seconds: Double = 300, limit: Int = 4 << 20, interruptible: Bool = true,
+        onLine: (@Sendable (String) -> Void)? = nil
     ) throws(Fault) -> ToolOutput {
         let path = try requirePath()
         let output = try Pipe()
@@ -134,7 +137,7 @@ public struct Tool: Sendable {
             }
             if hasExited && !(capture[0].isOpen || capture[1].isOpen) { break }
             if killedBecause == nil {
-                if relight_interrupted() != 0 {
+                if interruptible, relight_interrupted() != 0 {
                     killedBecause = "interrupted"
                 } else if Tool.now() > deadline {
                     killedBecause = "ran longer than \(Int(seconds)) seconds"
@@ -145,7 +148,7 @@ public struct Tool: Sendable {
         let status = Tool.wait(process)
         for index in 0..<2 { capture[index].finish(onLine) }
         if let reason = killedBecause {
-            if relight_interrupted() != 0 {
+            if interruptible, relight_interrupted() != 0 {
                 throw Fault(.interrupted, what: "Interrupted while \(name) ran.", remedy: "Run the same command again.")
             }
             throw Fault(
@@ -159,12 +162,12 @@ public struct Tool: Sendable {
     @discardableResult
     public func check(
         _ arguments: [String], input: [UInt8]? = nil, environment: [String: String] = [:], directory: String? = nil,
-        seconds: Double = 300, limit: Int = 4 << 20, allowed: Set<Int32> = [0],
+        seconds: Double = 300, limit: Int = 4 << 20, allowed: Set<Int32> = [0], interruptible: Bool = true,
         onLine: (@Sendable (String) -> Void)? = nil
     ) throws(Fault) -> ToolOutput {
         let result = try run(
             arguments, input: input, environment: environment, directory: directory, seconds: seconds, limit: limit,
-            onLine: onLine)
+            interruptible: interruptible, onLine: onLine)
         guard allowed.contains(result.status) else {
             throw Fault(
                 .toolFailed, what: "\(name) failed with status \(result.status): \(result.lastLine)",

@@ -65,6 +65,15 @@ import Testing
         #expect(throws: Fault.self) { try DiskSelector.resolve("label:root", in: system.scan, identify: identify) }
     }
 
+    /// The kernel may still show partitions of what a loop device or card reader held before.
+    @Test func wholeDiskIsLookedAtWhenNoPartitionHoldsAnything() throws {
+        let system = try FakeSystem.typical()
+        let whole = system.root + "/dev/sda"
+        let found = system.scan.volumes { $0 == whole ? VolumeIdentity(kind: "ext4", label: "NEW") : nil }
+        #expect(found.map(\.path) == ["/dev/sda"])
+        #expect(found.first?.disks == ["sda"])
+    }
+
     @Test(arguments: ["", "serial:", "size:", "size:12X", "size:-1", "size:99999999999T", "wwn:", "label:", "uuid:"])
     func badSelectorsAreWrongUsage(text: String) throws {
         let fault = try #require(throws: Fault.self) { try DiskSelector(text) }

@@ -65,7 +65,7 @@ public final class SetReader: Sendable {
             let listing = try points()
             guard let last = listing.points.last, let id = ObjectID(last.id) else {
                 throw Fault(
-                    .noSuchPoint,
+                    ids.isEmpty ? .noSuchPoint : .setDamaged,
                     what: ids.isEmpty
                         ? "The set holds no recovery point yet."
                         : "None of the set's \(ids.count) recovery points can be read.",

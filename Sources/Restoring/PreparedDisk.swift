@@ -1,0 +1,55 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Blocks
+import Findings
+import Geometry
+import MachineModel
+import PartitionTables
+import RestorePlanning
+
+/// Everything one target needs, made before the first write to any of them: the streams, the table's bytes, the claim.
+final class PreparedDisk {
+    let plan: DiskPlan
+    /// The volumes in the target's disk order, with their content.
+    let volumes: [(plan: VolumePlan, stream: any RestoreStream)]
+    /// What lies outside the volumes.
+    let outside: any RestoreStream
+    /// The new table; `nil` for a disk without one.
+    let image: TableImage?
+    private var disk: WritableDisk?
+
+    /// Throws `plan.refused` when the source does not hold what the plan was made for.
+    init(_ plan: DiskPlan, _ source: any RestoreSource) throws(Fault) {
+        self.plan = plan
+        image = if let table = plan.table { try TableWriter.image(of: table) } else { nil }
+        var volumes: [(plan: VolumePlan, stream: any RestoreStream)] = []
+        for volume in plan.volumes.sorted(by: { $0.target.start < $1.target.start }) {
+            let stream = try source.stream(disk: plan.sourceIndex, volume: volume.number)
+            guard stream.length == volume.source.length else {
+                throw Fault(
+                    .planRefused,
+                    what: "The plan says that \(Restorer.name(volume)) has \(volume.source.length.bytes) bytes; in the "
+                        + "recovery point it has \(stream.length.bytes).", place: plan.target.path,
+                    remedy: "Make the plan again from this point: `relight plan`.")
+            }
+            volumes.append((volume, stream))
+        }
+        self.volumes = volumes
+        outside = try source.stream(disk: plan.sourceIndex, volume: nil)
+    }
+
+    /// Claims the target for writing. Throws `missing`, `no-access`, `target.in-use`.
+    func claim() throws(Fault) {
+        disk = try WritableDisk(claiming: plan.target.path, fileSectorSize: plan.target.sectorSize)
+    }
+
+    /// Hands the claim over, once.
+    func take() -> WritableDisk? { disk.take() }
+
+    static func notClaimed(_ path: String) -> Fault {
+        Fault(
+            .system, what: "The target was not claimed before writing.", place: path,
+            remedy: "This is an error in the program: please report it.")
+    }
+}

@@ -1,0 +1,240 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Findings
+import FoundationEssentials
+import Glibc
+import Testing
+import Tools
+
+/// Disks that are in use, or hold what they must not, as real block devices.
+@Suite(.serialized, .enabled(if: Samples.areLoopsAvailable, "needs root and loop devices"))
+struct InUseTests {
+    let scratch: Scratch
+    let samples: Samples
+
+    init() throws {
+        scratch = try Scratch()
+        samples = try Samples.get()
+    }
+
+    @Test func setOnTheSource() throws {
+        let file = try scratch.file("disk.img", "64M")
+        try scratch.sh("mke2fs -q -F disk.img")
+        let loop = try Loop(file)
+        let mount = try Mount([loop.path], at: "\(scratch.path)/mnt")
+        for disk in [loop.path, file] {
+            try Program.mustFail(
+                ["backup", disk, "--to", "\(mount.path)/sets/a"], status: 4, code: "set.on-source",
+                saying: [disk, "\(mount.path)/sets/a", "another disk"])
+        }
+        #expect(try scratch.sh("ls mnt") == "lost+found\n")
+        withExtendedLifetime((loop, mount)) {}
+    }
+
+    @Test func setOnTheSourceByLabelIsNotEvenMounted() throws {
+        let label = "RLS\(UInt32.random(in: 0...99_999_999))"
+        let file = try scratch.file("disk.img", "64M")
+        try scratch.sh("mke2fs -q -F -t ext4 -L \"$1\" disk.img", [label])
+        let loop = try Loop(file)
+        let before = try sha256(file)
+        try Program.mustFail(
+            ["backup", loop.path, "--to", "label:\(label)/sets"], status: 4, code: "set.on-source",
+            saying: [loop.path, "label:\(label)/sets"])
+        // A mount alone would have changed the superblock.
+        try scratch.sh("sync -f disk.img")
+        #expect(try sha256(file) == before)
+        withExtendedLifetime(loop) {}
+    }
+
+    @Test func sourceMountedForWriting() throws {
+        let file = "\(scratch.path)/disk.img"
+        try scratch.sh("cp --sparse=always \"$1\" disk.img", [samples.wholeExt])
+        let loop = try Loop(file)
+        let mount = try Mount([loop.path], at: "\(scratch.path)/mnt")
+        for disk in [loop.path, file] {
+            try Program.mustFail(
+                ["backup", disk, "--to", "\(scratch.path)/set"], status: 4, code: "source.in-use",
+                saying: [disk, "mounted for writing at \(mount.path)"])
+        }
+        #expect(unsafe access("\(scratch.path)/set", F_OK) != 0)
+        withExtendedLifetime((loop, mount)) {}
+    }
+
+    @Test func partitionAsSource() throws {
+        let loop = try Loop(samples.gpt, "--read-only", "--partscan")
+        // Without udev the partition's node may be missing; then there is nothing to name.
+        guard unsafe access("\(loop.path)p4", F_OK) == 0 else { return }
+        try Program.mustFail(
+            ["backup", "\(loop.path)p4", "--to", "\(scratch.path)/set"], status: 1, code: "wrong-kind",
+            saying: ["\(loop.path)p4", "--volume 4"])
+        withExtendedLifetime(loop) {}
+    }
+
+    @Test func mountedTarget() throws {
+        let file = try scratch.file("disk.img", "64M")
+        try scratch.sh("mke2fs -q -F disk.img")
+        let loop = try Loop(file)
+        let mount = try Mount([loop.path], at: "\(scratch.path)/mnt")
+        try scratch.sh("echo precious > mnt/file; sync -f mnt/file")
+        for disk in [loop.path, file] {
+            try Program.mustFail(
+                ["restore", samples.set, "--to", disk, "--yes"], status: 4, code: "target.in-use",
+                saying: [disk, mount.path, "Unmount"])
+        }
+        #expect(try scratch.sh("cat mnt/file") == "precious\n")
+        withExtendedLifetime((loop, mount)) {}
+    }
+
+    @Test func loopDeviceOverTheTarget() throws {
+        let file = try scratch.file("disk.img", "64M")
+        let before = try sha256(file)
+        let loop = try Loop(file)
+        try Program.mustFail(
+            ["restore", samples.set, "--to", file, "--yes"], status: 4, code: "target.in-use",
+            saying: [file, loop.path, "losetup --detach"])
+        #expect(try sha256(file) == before)
+    }
+
+    @Test func targetHoldsTheSet() throws {
+        let file = try scratch.file("disk.img", "80M")
+        try scratch.sh("mke2fs -q -F disk.img")
+        let loop = try Loop(file)
+        let mount = try Mount([loop.path], at: "\(scratch.path)/mnt")
+        try scratch.sh("cp -a \"$1\" mnt/set; sync -f mnt", [samples.set])
+        for disk in [loop.path, file] {
+            let run = try Program.run("--json", "restore", "\(mount.path)/set", "--to", disk, "--yes")
+            #expect(run.status == 4)
+            let reasons = try run.document().reasons ?? []
+            #expect(
+                reasons.contains { $0.code == "target.forbidden" && $0.what?.contains("\(mount.path)/set") == true })
+            #expect(reasons.contains { $0.code == "target.in-use" })
+        }
+        #expect(try Program.run("verify", "\(mount.path)/set").status == 0)
+        withExtendedLifetime((loop, mount)) {}
+    }
+
+    @Test func readOnlyTarget() throws {
+        let file = try scratch.file("disk.img", "64M")
+        let loop = try Loop(file, "--read-only")
+        try Program.mustFail(
+            ["restore", samples.set, "--to", loop.path, "--yes"], status: 4, code: "target.forbidden",
+            saying: [loop.path, "read-only"])
+    }
+
+    /// The file behind a loop device may lie beside the set: the disk under both is not what is imaged or overwritten.
+    @Test func loopDevicesBesideTheSet() throws {
+        let source = try Loop(samples.gpt, "--read-only")
+        let set = "\(scratch.path)/set"
+        let backup = try Program.run("backup", source.path, "--to", set)
+        #expect(backup.status == 0, "\(backup.err)")
+        let file = try scratch.file("target.img", "80M")
+        let target = try Loop(file)
+        let restore = try Program.run("restore", set, "--to", target.path, "--layout", "fill", "--yes")
+        #expect(restore.status == 0, "\(restore.err)")
+        let verdict = try Tool("sgdisk", package: "gdisk").run(["-v", file])
+        #expect(verdict.standardOutput.contains("No problems found"))
+        withExtendedLifetime((source, target)) {}
+    }
+}
+
+/// Sources with places that cannot be read: a loop device that goes past the end of its file answers with I/O errors there.
+@Suite(.serialized, .enabled(if: Samples.areLoopsAvailable, "needs root and loop devices"))
+struct UnreadableSourceTests {
+    let scratch: Scratch
+    let loop: Loop
+
+    init() throws {
+        let samples = try Samples.get()
+        scratch = try Scratch()
+        try scratch.sh(
+            """
+            truncate -s 24M bad.img
+            sfdisk -q bad.img <<'E'
+            label: dos
+            start=2048, size=16384, type=83
+            start=20480, size=28672, type=da
+            E
+            mke2fs -q -F -t ext4 -d "$1/tree" -E offset=1048576 bad.img 8M
+            head -c 14680064 /dev/urandom | dd of=bad.img bs=1M seek=10 conv=notrunc status=none
+            """, [samples.path])
+        loop = try Loop("\(scratch.path)/bad.img", "--direct-io=on")
+        // What lies in the last 128 KiB of the disk is lost.
+        try scratch.sh("sync bad.img; truncate -s $((24 * 1048576 - 131072)) bad.img")
+        _ = try? Tool("blockdev", package: "util-linux").run(["--flushbufs", loop.path])
+        let read = try shell.run(["-c", "dd if=\"$1\" of=/dev/null bs=64k", "sh", loop.path])
+        try #require(read.status != 0, "this kernel gives no I/O error past the end of a loop device's file")
+    }
+
+    @Test func failMakesNoPoint() throws {
+        let set = "\(scratch.path)/set"
+        let document = try Program.mustFail(
+            ["backup", loop.path, "--to", set], status: 1, code: "source.unreadable",
+            saying: [loop.path, "Input/output error", "--on-read-error skip"])
+        #expect(document.what?.contains("byte") == true)
+        let points = try Program.run("--json", "points", set)
+        #expect(try points.document().points?.isEmpty == true)
+    }
+
+    @Test func skipIsAListedLoss() throws {
+        let set = "\(scratch.path)/set"
+        let backup = try Program.run("--json", "backup", loop.path, "--to", set, "--on-read-error", "skip")
+        #expect(backup.status == 3, "\(backup.err)")
+        let document = try backup.document()
+        #expect(document.unreadable == 131_072)
+        #expect(document.findings?.contains { $0.severity == .loss && $0.what.contains("131072 bytes") } == true)
+
+        let show = try Program.run("--json", "show", set)
+        let extents = try #require(try show.document().unreadableExtents)
+        #expect(extents.map(\.disk) == [1] && extents.map(\.volume) == [2])
+        #expect(extents.first?.extents == [[14_680_064 - 131_072, 131_072]])
+        #expect(try Program.run("show", set).out.contains("131072 bytes could not be read"))
+        #expect(try Program.run("verify", set).status == 0)
+
+        let target = try scratch.file("target.img", "24M")
+        let plan = try Program.run("plan", set, "--to", target)
+        #expect(plan.out.contains("131072 bytes at byte 14548992 could not be read"))
+        let restore = try Program.run("--json", "restore", set, "--to", target, "--yes")
+        #expect(restore.status == 3, "\(restore.err)")
+        #expect(try restore.document().findings?.contains { $0.severity == .loss && $0.place == "\(target):2" } == true)
+        try Samples.get().expectTree(in: target, at: 1 << 20, size: 8 << 20)
+        // Everything that could be read is there, and zeros after it.
+        try scratch.sh("truncate -s 24M bad.img; cmp bad.img target.img")
+    }
+}
+
+extension InUseTests {
+    /// The whole disk as a filesystem on a device that is 4096-byte sectored, with a table.
+    @Test func fourKibibyteSectors() throws {
+        let image = try scratch.file("4k.img", "128M")
+        do {
+            let loop = try Loop(image, "--sector-size", "4096")
+            try scratch.sh(
+                """
+                sgdisk -n 1:256:2303 -t 1:ef00 -n 2:2304:14591 -t 2:8300 "$1" >/dev/null
+                truncate -s 8M esp; mkfs.fat -S 4096 -n ESP esp >/dev/null; mcopy -s -i esp "$2"/fattree/* ::/
+                truncate -s 48M root; mke2fs -q -F -t ext4 -d "$2/tree" root
+                dd if=esp of="$1" bs=4096 seek=256 conv=notrunc status=none
+                dd if=root of="$1" bs=4096 seek=2304 conv=notrunc status=none
+                """, [loop.path, samples.path])
+        }
+        let before = try sha256(image)
+        let set = "\(scratch.path)/set"
+        let wrong = try Program.run("--json", "backup", image, "--to", set)
+        #expect(wrong.status == 1)
+        #expect(try wrong.document().remedy?.contains("--sector-size 4096") == true)
+        let backup = try Program.run("backup", image, "--to", set, "--sector-size", "4096")
+        #expect(backup.status == 0, "\(backup.err)")
+        #expect(try sha256(image) == before)
+        let target = try scratch.file("target.img", "200M")
+        let restore = try Program.run(
+            "restore", set, "--to", target, "--sector-size", "4096", "--layout", "fill", "--yes")
+        #expect(restore.status == 0, "\(restore.err)")
+        let loop = try Loop(target, "--sector-size", "4096")
+        let verdict = try Tool("sgdisk", package: "gdisk").run(["-v", loop.path])
+        #expect(verdict.standardOutput.contains("No problems found"), "\(verdict.standardOutput)")
+        try samples.expectFAT(in: target, at: 256 * 4096, size: 8 << 20)
+        try samples.expectTree(in: target, at: 2304 * 4096, size: (200 << 20) - 2304 * 4096 - (2 << 20))
+        withExtendedLifetime(loop) {}
+    }
+}
