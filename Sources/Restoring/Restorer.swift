@@ -90,7 +90,15 @@ public struct Restorer: Sendable {
         let image: TableImage? = if let table = plan.table { try TableWriter.image(of: table) } else { nil }
         var streams: [(VolumePlan, any RestoreStream)] = []
         for volume in Restorer.inOrder(plan) {
-            streams.append((volume, try source.stream(disk: plan.sourceIndex, volume: volume.number)))
+            let stream = try source.stream(disk: plan.sourceIndex, volume: volume.number)
+            guard stream.used.end <= volume.target.length else {
+                throw Fault(
+                    .planRefused,
+                    what: "The plan has \(volume.target.length.bytes) bytes for \(Restorer.name(volume)), whose data reach "
+                        + "to byte \(stream.used.end.bytes).", place: path,
+                    remedy: "Make the plan from this recovery point: `relight plan`.")
+            }
+            streams.append((volume, stream))
         }
         let outside = try source.stream(disk: plan.sourceIndex, volume: nil)
 

@@ -1,0 +1,78 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Findings
+import Geometry
+import MachineModel
+import RestorePlanning
+import Testing
+
+/// Descriptions and plans whose parts do not agree are refused in words, before anything is computed from them.
+@Suite struct PlanCheckTests {
+    let disk = Made.gpt(1_000_000, [(2048, 100_000, .fat), (102_400, 500_000, .ext4)])
+
+    private func refusal(_ source: DiskModel, _ layout: LayoutMode = .keep) -> Fault? {
+        do throws(PlanRefusal) {
+            _ = try Planner.plan(Made.request(source, targetSectors: 2_000_000, layout))
+            return nil
+        } catch {
+            return error.reasons.first
+        }
+    }
+
+    @Test func aVolumePastTheEndOfAWholeDiskIsRefused() {
+        let whole = DiskModel(
+            path: "/dev/whole", size: .mebibytes(8), sectorSize: .s512,
+            volumes: [
+                VolumeModel(
+                    number: 0, extent: Extent(from: ByteCount(1 << 40), to: ByteCount(1 << 41)), kind: .ext4,
+                    used: .mebibytes(1))
+            ])
+        #expect(refusal(whole)?.code == .setDamaged)
+        #expect(refusal(whole, .fill)?.what.contains("past the disk's end") == true)
+    }
+
+    @Test func usedBytesThatDoNotFitAreRefused() {
+        var source = disk
+        source.volumes[0].used = ByteCount(.max)
+        #expect(refusal(source)?.code == .setDamaged)
+    }
+
+    @Test func aTableOfAnotherSectorSizeIsRefused() {
+        var source = disk
+        source.table?.sectorSize = .s4096
+        #expect(refusal(source)?.code == .setDamaged)
+    }
+
+    @Test func aPartitionAtTheEndOfAllNumbersIsTooLarge() {
+        var source = disk
+        source.table?.partitions[0].first = LBA(.max)
+        source.table?.partitions[0].sectors = 1
+        #expect(refusal(source)?.code == .targetTooSmall)
+    }
+
+    @Test func aPlanJustMadeIsSound() throws {
+        for layout in [LayoutMode.exact, .keep, .fill] {
+            try Planner.plan(Made.request(disk, targetSectors: 2_000_000, layout)).check()
+        }
+    }
+
+    @Test func storedPlansWhosePartsDoNotAgreeAreRefused() throws {
+        let sound = try Planner.plan(Made.request(disk, targetSectors: 2_000_000, .keep))
+        func refused(_ change: (inout DiskPlan) -> Void) -> Bool {
+            var plan = sound
+            change(&plan.disks[0])
+            let fault = #expect(throws: Fault.self) { try plan.check() }
+            return fault?.code == .planRefused
+        }
+        #expect(refused { $0.volumes[0].used = ByteCount(.max) })
+        #expect(refused { $0.volumes[0].source = Extent(from: ByteCount(.max - 1), to: ByteCount(.max)) })
+        #expect(refused { $0.volumes[1].target = $0.volumes[0].target })
+        #expect(
+            refused { $0.volumes[0].target = Extent(from: $0.volumes[0].target.start, to: $0.volumes[0].target.start) })
+        #expect(refused { $0.target.size = .mebibytes(1) })
+        #expect(refused { $0.gap = Extent(from: .zero, to: ByteCount(1 << 62)) })
+        #expect(refused { $0.table?.diskSectors = .max })
+        #expect(refused { $0.table?.partitions[0].first = LBA(4096) })
+    }
+}
