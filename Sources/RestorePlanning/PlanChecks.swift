@@ -22,7 +22,10 @@ extension DiskModel {
             }
             sum = next
         }
-        guard let table else { return nil }
+        guard let table else {
+            // The whole disk is then the volume.
+            return volumes.allSatisfy { $0.number == 0 } ? nil : "It has partitions but no partition table."
+        }
         guard table.sectorSize == sectorSize else {
             return "Its table counts sectors of \(table.sectorSize.bytes) bytes, the disk those of \(sectorSize.bytes)."
         }

@@ -32,6 +32,24 @@ import Testing
         #expect(refusal(whole, .fill)?.what.contains("past the disk's end") == true)
     }
 
+    @Test func partitionsWithoutATableAreRefused() {
+        var source = disk
+        source.table = nil
+        #expect(refusal(source, .fill)?.what.contains("no partition table") == true)
+    }
+
+    @Test func aDamagedDescriptionIsDrawnAtOnce() {
+        let volumes = (1...200).map { number in
+            VolumeModel(
+                number: number, extent: Extent(from: .zero, to: ByteCount(.max)), kind: .ext4, used: .mebibytes(1))
+        }
+        for size in [ByteCount.zero, ByteCount(2), .mebibytes(8)] {
+            let lines = DiskPicture.draw(
+                DiskModel(path: "/dev/x", size: size, sectorSize: .s512, volumes: volumes), columns: 40)
+            #expect(lines.count == 3 && Set(lines.map(\.count)) == [200 * 4 + 1])
+        }
+    }
+
     @Test func usedBytesThatDoNotFitAreRefused() {
         var source = disk
         source.volumes[0].used = ByteCount(.max)

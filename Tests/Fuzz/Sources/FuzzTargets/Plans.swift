@@ -49,7 +49,7 @@ enum Planning {
     }
 
     static func check(_ plan: RestorePlan) {
-        promise((try? plan.check()) != nil, "a plan just made is one that can be carried out")
+        do { try plan.check() } catch { promise(false, "a plan just made can be carried out: \(error)") }
         keep(plan.lines())
         keep(plan.bytesToWrite)
         for disk in plan.disks { keep((try? disk.table.map { try TableWriter.image(of: $0).batches.count }) ?? 0) }
