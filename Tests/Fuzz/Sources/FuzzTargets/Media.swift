@@ -42,7 +42,7 @@ extension FuzzTarget {
         case UInt8(ascii: "d"):
             if let time = ReleaseDate.seconds(text) { promise(time > -90_000, "dates from 1970 on") }
         default:
-            keep(PackageArchive.fileNames(printedURIs: text))
+            keep(PackageArchive.missingFiles(printedURIs: text).map(\.size))
             keep(PackageArchive.simulatedInstallations(text).count)
             keep(PackageArchive.networkSettings(text))
             keep(ArchiveSource(indexTargets: text, codename: "trixie", needsOrigin: kind & 1 == 0)?.repositories.count)

@@ -115,8 +115,9 @@ enum SetSeeds {
                 }
                 seal(tail..<tail + 60, at: tail + 60)
             } else if object.name.hasSuffix(".point"), bytes.count > PointFile.headerSize {
+                let body = Array(bytes[PointFile.headerSize...])
+                if let stored = try? hasher.hash(body) { bytes.replaceSubrange(64..<96, with: stored.bytes) }
                 if bytes[10] == StoredID.raw {
-                    let body = Array(bytes[PointFile.headerSize...])
                     bytes.put(UInt64(body.count), at: 16)
                     bytes.put(UInt64(body.count), at: 24)
                     if let root = try? hasher.hash(body) { bytes.replaceSubrange(32..<64, with: root.bytes) }
@@ -169,6 +170,7 @@ enum SetSeeds {
             var plain = Array(bytes.prefix(PointFile.headerSize)) + (try plainBody(bytes, header))
             plain[10] = StoredID.raw
             plain.put(UInt64(header.plainLength), at: 24)
+            plain.replaceSubrange(64..<96, with: header.root.bytes)
             plain.put(CRC32.castagnoli.checksum(Array(plain[..<124])), at: 124)
             result[name] = plain
         }
