@@ -32,6 +32,13 @@ extension DiskModel {
         guard table.diskSectors <= size.bytes / UInt64(sectorSize.bytes) else {
             return "Its table is that of a disk of \(table.diskSectors) sectors."
         }
+        for volume in volumes {
+            // What of a partition lies past the end of the disk is not in its volume.
+            let extent = table.partition(volume.number)?.extent(sectorSize)
+            guard let extent, extent.start == volume.extent.start, min(extent.end, size) == volume.extent.end else {
+                return "Volume \(volume.number) does not lie in the partition of its number."
+            }
+        }
         return nil
     }
 }
@@ -48,8 +55,8 @@ extension RestorePlan {
                     remedy: "Make it anew with `relight plan`.")
             }
             for volume in disk.volumes {
-                guard volume.source.end <= disk.sourceSize, volume.target.end <= disk.target.size else {
-                    throw refused("volume \(volume.number) passes the end of a disk.")
+                guard volume.target.end <= disk.target.size else {
+                    throw refused("volume \(volume.number) passes the end of the disk.")
                 }
                 guard volume.target.length >= volume.source.length, volume.used <= disk.sourceSize,
                     let sum = total.adding(volume.used)

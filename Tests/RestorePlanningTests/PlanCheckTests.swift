@@ -66,7 +66,24 @@ import Testing
         var source = disk
         source.table?.partitions[0].first = LBA(.max)
         source.table?.partitions[0].sectors = 1
+        source.volumes.removeFirst()
         #expect(refusal(source)?.code == .targetTooSmall)
+    }
+
+    @Test func aVolumeOutsideItsPartitionIsRefused() {
+        var source = disk
+        source.table?.partitions[0].first = LBA(4096)
+        #expect(refusal(source)?.what.contains("the partition of its number") == true)
+    }
+
+    @Test func aVolumeCutOffByTheDisksEndIsPlanned() throws {
+        var source = disk
+        source.table?.diskSectors = 500_000
+        source.size = ByteCount(500_000 * 512)
+        source.volumes[1].extent = Extent(from: source.volumes[1].extent.start, to: source.size)
+        let plan = try Planner.plan(Made.request(source, targetSectors: 2_000_000, .keep))
+        #expect(plan.disks.first?.volumes.count == 2)
+        try plan.check()
     }
 
     @Test func aPlanJustMadeIsSound() throws {
@@ -84,7 +101,7 @@ import Testing
             return fault?.code == .planRefused
         }
         #expect(refused { $0.volumes[0].used = ByteCount(.max) })
-        #expect(refused { $0.volumes[0].source = Extent(from: ByteCount(.max - 1), to: ByteCount(.max)) })
+        #expect(refused { $0.volumes[0].source = Extent(from: .zero, to: ByteCount(.max)) })
         #expect(refused { $0.volumes[1].target = $0.volumes[0].target })
         #expect(
             refused { $0.volumes[0].target = Extent(from: $0.volumes[0].target.start, to: $0.volumes[0].target.start) })
