@@ -7,6 +7,7 @@
 #   make build      build/relight, one static binary
 #   make iso        build/relight.iso
 #   make bench      ratios against the peers, interleaved
+#   make fuzz       the fuzzers, FUZZ_SECONDS each (Tests/Fuzz/README.md)
 #   make lint       formatting, one-way imports, size of the binary
 
 SHELL := /bin/bash
@@ -25,7 +26,7 @@ SWIFT ?= $(firstword $(wildcard $(shell command -v swift) /opt/swift/usr/bin/swi
 SWIFT_FLAGS := --explicit-target-dependency-import-check error
 RELEASE_FLAGS := -c release -Xswiftc -static-executable $(SWIFT_FLAGS)
 
-.PHONY: deps build iso test test-unit test-vm test-full demo bench lint clean
+.PHONY: deps build iso test test-unit test-vm test-full demo bench fuzz fuzz-seeds lint clean
 
 deps:
 	@missing=""; for package in $(BUILD_PACKAGES) $(TEST_PACKAGES); do \
@@ -82,6 +83,16 @@ demo: iso
 bench: build
 	$(SWIFT) build --product relight-bench $(SWIFT_FLAGS)
 	.build/debug/relight-bench build/relight build/bench
+
+# The fuzzers one after the other, or some of them: make fuzz FUZZ_TARGETS="tables ext" FUZZ_SECONDS=600
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= tables ext fat swap survey structures point set plan job media environment kernel names
+fuzz: deps
+	Tests/Fuzz/run "$(SWIFT)" build/fuzz "$(FUZZ_SECONDS)" $(FUZZ_TARGETS)
+
+# The committed inputs without a fuzzer, as in test-unit.
+fuzz-seeds: deps
+	$(SWIFT) test $(SWIFT_FLAGS) --filter FuzzTests
 
 lint: deps
 	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests

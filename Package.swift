@@ -36,7 +36,16 @@ func debian(_ name: String, _ pkgConfig: String, _ package: String) -> Target {
 
 let package = Package(
     name: "relight",
-    products: [.executable(name: "relight", targets: ["relight"])],
+    products: [
+        .executable(name: "relight", targets: ["relight"]),
+        // For the fuzzers, which are a package of their own (Tests/Fuzz).
+        .library(
+            name: "RelightRooms",
+            targets: [
+                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
+                "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning", "Tools", "Operations", "BootEnvironment", "MediaBuilder",
+            ]),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2")
     ],
@@ -160,6 +169,15 @@ let package = Package(
                 "BinaryFields", "Blocks", "DiskSurvey", "Findings", "Geometry", "ImageStore", "Imaging", "MachineModel",
                 "PartitionTables", "RestorePlanning", "Tools",
             ]),
+        // The fuzzers' targets fed with their committed inputs; the fuzzers themselves are a package of their own.
+        .testTarget(
+            name: "FuzzTests",
+            dependencies: [
+                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
+                "PartitionTables", "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning", "Operations",
+                "BootEnvironment", "MediaBuilder",
+            ], path: "Tests/Fuzz", exclude: ["Package.swift", "README.md", "Seeds", "Sources/relight-fuzz"],
+            sources: ["SeedTests.swift", "Sources/FuzzTargets"], swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -161,7 +161,8 @@ public enum NetworkLease {
     }
 
     static func isAddress(_ text: String) -> Bool {
-        guard text.utf8.count <= 45 else { return false }
+        // C's text ends at a zero byte, ours does not.
+        guard text.utf8.count <= 45, !text.utf8.contains(0) else { return false }
         var four = in_addr()
         var six = in6_addr()
         return unsafe inet_pton(AF_INET, text, &four) == 1 || inet_pton(AF_INET6, text, &six) == 1

@@ -121,6 +121,7 @@ enum PlanFile {
                 .usage, what: "The plan has version \(plan.plan); this program knows version 1.", place: path,
                 remedy: "Make the plan again with this program.")
         }
+        try plan.requireSound()
         return plan
     }
 }

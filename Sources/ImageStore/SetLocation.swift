@@ -13,10 +13,12 @@ public struct SetLocation: Hashable, Sendable {
     /// Parses `SET[@POINT]`; the point is `latest` when none is named. Throws `usage` when either part is empty, or the
     /// point is neither `latest` nor hexadecimal digits.
     public init(_ text: String) throws(Fault) {
-        let start = text.lastIndex(of: "/").map { text.index(after: $0) } ?? text.startIndex
-        if let separator = text[start...].lastIndex(of: "@") {
+        // By bytes, as the kernel parts paths: a character may be one of the separators and what follows in one.
+        let bytes = text.utf8
+        let start = bytes.lastIndex(of: UInt8(ascii: "/")).map { bytes.index(after: $0) } ?? bytes.startIndex
+        if let separator = bytes[start...].lastIndex(of: UInt8(ascii: "@")) {
             set = String(text[..<separator])
-            point = String(text[text.index(after: separator)...])
+            point = String(text[bytes.index(after: separator)...])
         } else {
             set = text
             point = "latest"

@@ -30,9 +30,12 @@ public final class StoreLocation: Sendable {
         /// Reads a path, `label:NAME/path` or `uuid:ID/path`. Throws `usage` for an empty name and for a path with `..`.
         public init(_ text: String) throws(Fault) {
             for (prefix, make) in [("label:", Name.label), ("uuid:", Name.uuid)] where text.hasPrefix(prefix) {
-                let rest = text.dropFirst(prefix.count)
-                let name = String(rest.prefix { $0 != "/" })
-                let parts = rest.dropFirst(name.count).split(separator: "/")
+                // By bytes, as the kernel parts paths: a character may be a slash and what follows in one.
+                let pieces = text.utf8.dropFirst(prefix.utf8.count)
+                    .split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+                    .map { String(decoding: $0, as: UTF8.self) }
+                let name = pieces.first ?? ""
+                let parts = pieces.dropFirst().filter { !$0.isEmpty }
                 guard !name.isEmpty, !parts.contains(".."), !text.utf8.contains(0) else {
                     throw Fault(
                         .usage, what: "\"\(text)\" does not name a place.",

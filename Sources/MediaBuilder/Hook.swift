@@ -102,7 +102,9 @@ public struct Hook: Hashable, Sendable {
 extension Declaration {
     /// Refuses a path that is not absolute or leaves its root.
     func checkAbsolute(_ path: String) throws(Fault) {
-        guard path.hasPrefix("/"), !path.split(separator: "/").contains("..") else {
+        // By bytes, as the kernel parts paths: a character may be a slash and what follows in one.
+        let parts = path.utf8.split(separator: UInt8(ascii: "/"))
+        guard path.utf8.first == UInt8(ascii: "/"), !parts.contains(where: { $0.elementsEqual("..".utf8) }) else {
             throw fault("`\(path)` is not an absolute path.", remedy: "Begin it with `/` and leave out `..`.")
         }
     }

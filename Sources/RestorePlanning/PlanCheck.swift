@@ -16,6 +16,9 @@ extension RestorePlan {
             }
             try disk.requireSound()
         }
+        var sum: ByteCount? = .zero
+        for volume in disks.flatMap(\.volumes) { sum = sum?.adding(volume.used) }
+        if sum == nil { throw RestorePlan.unsound("Its volumes hold more than any store could.", "") }
     }
 
     static func unsound(_ what: String, _ place: String) -> Fault {
@@ -65,8 +68,12 @@ extension DiskPlan {
             if let gap {
                 try require(!gap.overlaps(volume.target), "\(name) lies in the gap before the first partition.")
             }
+            try require(volume.used <= sourceSize, "\(name) is said to hold more than the disk it came from.")
             for other in volumes[..<index] {
-                try require(!other.target.overlaps(volume.target), "\(name) overlaps partition \(other.number).")
+                // Partitions that overlapped on the source do so on the target.
+                try require(
+                    !other.target.overlaps(volume.target) || other.source.overlaps(volume.source),
+                    "\(name) overlaps partition \(other.number).")
             }
         }
     }

@@ -27,8 +27,9 @@ public enum DiskPicture {
         var cells: [(width: Int, words: [String])] = []
         let inside = max(10, columns - 2)
         var position = ByteCount.zero
+        // What is drawn may be damaged: nothing is wider than the disk.
         func columnsFor(_ length: ByteCount) -> Double {
-            size == .zero ? 0 : Double(length.bytes) / Double(size.bytes) * Double(inside)
+            size == .zero ? 0 : Double(min(length, size).bytes) / Double(size.bytes) * Double(inside)
         }
         for part in parts.sorted(by: { $0.extent.start < $1.extent.start }) {
             if part.extent.start > position {
@@ -43,10 +44,13 @@ public enum DiskPicture {
             if rest >= 2 { cells.append((rest, ["free", ""])) }
         }
         // Small parts were drawn larger than they are: take the difference from the widest.
-        while cells.map(\.width).reduce(0, +) + max(0, cells.count - 1) > inside,
-            let widest = cells.indices.max(by: { cells[$0].width < cells[$1].width }), cells[widest].width > 3
-        {
-            cells[widest].width -= 1
+        for limit in stride(from: inside, through: 3, by: -1) {
+            var excess = cells.map(\.width).reduce(0, +) + max(0, cells.count - 1) - inside
+            if excess <= 0 { break }
+            for index in cells.indices where excess > 0 && cells[index].width > limit {
+                excess -= cells[index].width - limit
+                cells[index].width = limit
+            }
         }
         if let widest = cells.indices.max(by: { cells[$0].width < cells[$1].width }) {
             cells[widest].width += max(0, inside - cells.map(\.width).reduce(0, +) - (cells.count - 1))

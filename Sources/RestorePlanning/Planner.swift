@@ -101,6 +101,11 @@ public enum Planner {
     ) throws(Fault) -> DiskPlan {
         let source = assignment.source
         let target = assignment.target.pin
+        if let contradiction = source.contradiction {
+            throw Fault(
+                .setDamaged, what: "The recovery point's description of this disk contradicts itself. \(contradiction)",
+                place: source.path, remedy: "Use another recovery point; `relight verify` checks the set.")
+        }
         guard layout != .proportional else {
             throw Fault(
                 .planRefused, what: "The layout `proportional` is not in this version.", place: target.path,
@@ -176,8 +181,8 @@ public enum Planner {
             let behind = table.gpt.map {
                 1 + (UInt64($0.entryCount) * UInt64($0.entrySize) + sectorBytes - 1) / sectorBytes
             }
-            let sectors = lastUsed.value + 1 + (behind ?? 0)
-            throw tooSmall(source, target, needs: ByteCount(sectors).multiplied(by: sectorBytes) ?? source.size)
+            let needed = lastUsed.advanced(by: 1 + (behind ?? 0)).flatMap { $0.offset(table.sectorSize) }
+            throw tooSmall(source, target, needs: needed ?? source.size)
         }
         let usableEnd = LBA(usable.upperBound)
         let resized = try TableLayout.relocated(table, toSectors: targetSectors)

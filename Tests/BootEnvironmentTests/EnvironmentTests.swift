@@ -108,6 +108,7 @@ private final class Tree {
         #expect(
             lines == ["nameserver 2001:db8::1", "nameserver 10.0.0.1", "nameserver 10.0.0.2", "search example.org a.b"])
         #expect(NetworkLease.resolverLines([:]) == [])
+        #expect(NetworkLease.resolverLines(["new_domain_name_servers": "10.0.0.1\u{0}x"]) == [])
     }
 
     @Test func signalsAskForWhatTheySay() {

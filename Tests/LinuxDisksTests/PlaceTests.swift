@@ -150,4 +150,11 @@ import Testing
             try PartitionNodes.wait(disk: "sda", number: 9, seconds: 0.1, files: system.files)
         }
     }
+
+    @Test func noAccentHidesTheWayOut() throws {
+        // The slash behind the dots and the accent behind it are one character.
+        #expect(throws: Fault.self) { try StoreLocation.Name("label:BACKUPS/../\u{301}etc") }
+        #expect(throws: Fault.self) { try StoreLocation.Name("uuid:12-34/a/../\u{301}") }
+        #expect(try StoreLocation.Name("label:BACKUPS/\u{301}a//b") == .label("BACKUPS", path: "\u{301}a/b"))
+    }
 }

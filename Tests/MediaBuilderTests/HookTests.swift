@@ -47,6 +47,8 @@ import Testing
         ("about x\nlink /usr/bin/sh\n", "hooks/x.hook:2"),
         ("about x\nlink usr/bin/sh bash\n", "hooks/x.hook:2"),
         ("about x\npaths /usr/../etc/shadow\n", "hooks/x.hook:2"),
+        // The second slash and the accent behind it are one character.
+        ("about x\npaths /usr/../\u{301}etc\n", "hooks/x.hook:2"),
         ("about x\nbundle /etc/a\n", "hooks/x.hook:2"),
         ("about x\npackages a\u{1}b\n", "hooks/x.hook:2"),
         ("about x\npackages a\r\n", "hooks/x.hook:2"),

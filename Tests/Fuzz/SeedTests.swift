@@ -1,0 +1,99 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Blocks
+import Geometry
+import MachineModel
+import Testing
+
+@testable import FilesystemMaps
+@testable import ImageStore
+@testable import PartitionTables
+
+/// The committed inputs of the fuzzers, run without the fuzzers: what once crashed must not crash again.
+@Suite struct SeedTests {
+    @Test(arguments: FuzzTarget.all.map(\.name))
+    func committedInputs(_ name: String) throws {
+        let target = try #require(FuzzTarget.all.first { $0.name == name })
+        let inputs = SeedFolder.inputs(target)
+        #expect(inputs.contains { $0.name.hasPrefix("seed-") }, "the folder \(SeedFolder.path)/\(name) has no seed")
+        for input in inputs {
+            target.run(input.bytes)
+            // Every seed fits the room its fuzzer has.
+            #expect(input.bytes.count <= target.longest)
+        }
+    }
+
+    /// Some mutations of each seed with the checksums repaired: the fuzzers' own, without their runtime.
+    @Test(arguments: FuzzTarget.all.map(\.name).filter { !["survey", "set"].contains($0) })
+    func mutatedInputs(_ name: String) throws {
+        let target = try #require(FuzzTarget.all.first { $0.name == name })
+        var random = Mutations(seed: 1)
+        for input in SeedFolder.inputs(target) {
+            for _ in 0..<40 {
+                var bytes = input.bytes
+                if target.isText { random.changeNumber(&bytes) }
+                random.changeField(&bytes)
+                target.mend(&bytes)
+                target.run(bytes)
+            }
+        }
+    }
+
+    /// The input `name` of `target`.
+    private func seed(_ target: FuzzTarget, _ name: String) throws -> [UInt8] {
+        try #require(SeedFolder.inputs(target).first { $0.name == "seed-\(name)" }).bytes
+    }
+
+    @Test(arguments: ["gpt", "gpt-hybrid", "gpt-backup-only", "gpt-4kn"])
+    func aChangedTableIsReadAgainOnceItsChecksAreMended(_ name: String) throws {
+        var input = try seed(.tables, name)
+        let size: UInt64 = name == "gpt-4kn" ? 4096 : 512
+        // The first entry's attributes, in both copies.
+        var editor = SparseEditor(input)
+        for header in [1, editor.length / size - 1] {
+            let entries = editor.bytes(header * size, Int(size)).number(UInt64.self, at: 72)
+            editor.store(entries * size + 48, [0x55])
+        }
+        input = editor.input
+        let damaged = try? TableReader.read(SparseDisk(input, limit: .mebibytes(64)))
+        #expect(damaged?.table == nil)
+        TableSeeds.mend(&input)
+        let table = try TableReader.read(SparseDisk(input, limit: .mebibytes(64))).table
+        #expect(table?.partitions.first?.attributes == 0x55)
+    }
+
+    @Test(arguments: ["ext2", "ext4", "ext4-groups", "ext4-bigalloc", "ext4-gdt-csum"])
+    func aChangedFilesystemIsMappedAgainOnceItsChecksAreMended(_ name: String) throws {
+        let sound = try seed(.ext, name)
+        let identity = Identity(kind: .ext4, usage: .filesystem)
+        let before = try ExtReader.map(SparseDisk(sound, limit: .mebibytes(64)), identity)
+        #expect(before.wholeBecause == nil)
+        // The volume's name, and a free block that becomes a used one.
+        var editor = SparseEditor(sound)
+        editor.store(1024 + 0x78, Array("fuzz".utf8))
+        var input = editor.input
+        if name.hasPrefix("ext4"), name != "ext4-gdt-csum" {
+            #expect(try ExtReader.map(SparseDisk(input, limit: .mebibytes(64)), identity).wholeBecause != nil)
+        }
+        ExtSeeds.mend(&input)
+        #expect(try ExtReader.map(SparseDisk(input, limit: .mebibytes(64)), identity) == before)
+    }
+
+    @Test func aChangedSetIsReadAgainOnceItsChecksAreMended() throws {
+        var input = try seed(.set, "whole")
+        // The bytes of the set's number in the facts' JSON, in both copies of the point.
+        let needle = Array("\"number\":1,".utf8)
+        var changed = 0
+        for start in 0...(input.count - needle.count) where input[start..<start + needle.count].elementsEqual(needle) {
+            input[start + needle.count - 2] = UInt8(ascii: "7")
+            changed += 1
+        }
+        #expect(changed >= 2)
+        #expect(try SetReader(MemoryStore(objects: SetSeeds.unpacked(input))).points().points.isEmpty)
+        SetSeeds.mend(&input)
+        let reader = try SetReader(MemoryStore(objects: SetSeeds.unpacked(input)))
+        #expect(try reader.points().points.map(\.number) == [7])
+        #expect(try reader.verify(.full, threads: 1).damages.isEmpty)
+    }
+}
