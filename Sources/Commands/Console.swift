@@ -169,7 +169,9 @@ final class Console: Sendable {
         let now = Clock.monotonic()
         // Written under the lock: threads report at once, and lines must not mix.
         state.withLock { state in
-            if state.phase != progress.phase || (state.hasEnded && progress.done < progress.total ?? .zero) {
+            // The same phase may come again, for the next disk; a report that another thread overtook is not that.
+            let isEarly = progress.total.map { progress.done.bytes < $0.bytes / 4 } ?? false
+            if state.phase != progress.phase || (state.hasEnded && isEarly) {
                 state.phase = progress.phase
                 state.phaseBegan = now
                 state.lastShown = 0
