@@ -70,7 +70,7 @@ public final class SetWriter: Sendable {
     private let packs: PackTable
     private let state = Mutex(State())
     private let statisticsState = Mutex(Statistics())
-    private let failed = Atomic<Bool>(false)
+    private let failed = Mutex<Fault?>(nil)
 
     private struct State {
         var streams: [StreamWriter] = []
@@ -212,7 +212,7 @@ public final class SetWriter: Sendable {
             try store.put(ObjectName.copy(of: ObjectName.point(id)), bytes)
             return file.summary(id)
         } catch {
-            markFailed()
+            markFailed(error)
             throw error
         }
     }
@@ -223,7 +223,7 @@ public final class SetWriter: Sendable {
             defer { state.committed = true }
             return !state.committed
         }
-        if open, !failed.load(ordering: .relaxed), let hasher = try? Hasher256(), (try? data.finish(hasher)) != nil {
+        if open, failed.withLock({ $0 }) == nil, let hasher = try? Hasher256(), (try? data.finish(hasher)) != nil {
             lists.abandon()
             return
         }
@@ -233,16 +233,13 @@ public final class SetWriter: Sendable {
 
     // MARK: - For workers
 
+    /// Throws the fault that ended the backup on another thread: every thread then names the same cause.
     func requireHealthy() throws(Fault) {
-        if failed.load(ordering: .relaxed) {
-            throw Fault(
-                .storeFailed, what: "An earlier write to the set failed, so this backup cannot go on.",
-                place: store.name,
-                remedy: "See the first error; run the backup again when its cause is gone.")
-        }
+        if let first = failed.withLock({ $0 }) { throw first }
     }
 
-    func markFailed() { failed.store(true, ordering: .relaxed) }
+    /// Notes the first fault; the writer is of no more use.
+    func markFailed(_ fault: Fault) { failed.withLock { if $0 == nil { $0 = fault } } }
 
     func count(read: UInt64, zero: UInt64, new: UInt64, shared: UInt64, stored: UInt64) {
         statisticsState.withLock { sums in

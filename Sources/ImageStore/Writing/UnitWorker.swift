@@ -36,7 +36,7 @@ public final class UnitWorker {
             let units = try store(piece, &bytes)
             try stream.finish(piece, units, worker: self)
         } catch {
-            writer.markFailed()
+            writer.markFailed(error)
             throw error
         }
     }
