@@ -16,7 +16,7 @@ SHELL := /bin/bash
 
 BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev libparted-dev libssl-dev libzstd-dev \
 	make pkg-config uuid-dev
-TEST_PACKAGES := dosfstools e2fsprogs fdisk gdisk mmdebstrap mount mtools ovmf parted partclone python3 \
+TEST_PACKAGES := coreutils cpio diffutils dosfstools e2fsprogs fdisk gdisk mmdebstrap mount mtools ovmf parted partclone python3 \
 	qemu-system-x86 qemu-utils seabios strace xz-utils zstd
 
 # The largest binary that is accepted, in bytes. One use of the full Foundation costs 44 MB.
@@ -61,7 +61,7 @@ iso: build
 # Unit tests, then machines: the quick set of scenarios on a medium that is compressed less.
 test: test-unit test-vm
 
-test-unit: deps
+test-unit: deps lint
 	$(SWIFT) build --build-tests $(SWIFT_FLAGS)
 	$(SWIFT) test --skip-build
 

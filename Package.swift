@@ -25,7 +25,8 @@ func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
 /// The tests of one room, in `Tests/<Room>Tests`.
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(
-        name: "\(name)Tests", dependencies: [.target(name: name), "TestSupport"] + dependencies, path: "Tests/\(name)Tests",
+        name: "\(name)Tests", dependencies: [.target(name: name), "TestSupport"] + dependencies,
+        path: "Tests/\(name)Tests",
         swiftSettings: settings)
 }
 
@@ -43,7 +44,8 @@ let package = Package(
             name: "RelightRooms",
             targets: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
-                "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning", "Tools", "Operations", "BootEnvironment", "MediaBuilder",
+                "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning", "Tools", "Operations",
+                "BootEnvironment", "MediaBuilder",
             ]),
     ],
     dependencies: [

@@ -36,8 +36,8 @@ final class PreparedDisk {
             guard stream.used.end <= volume.target.length else {
                 throw Fault(
                     .planRefused,
-                    what: "The plan has \(volume.target.length.bytes) bytes for \(Restorer.name(volume)), whose data reach "
-                        + "to byte \(stream.used.end.bytes).", place: plan.target.path,
+                    what: "The plan has \(volume.target.length.bytes) bytes for \(Restorer.name(volume)), whose data "
+                        + "reach to byte \(stream.used.end.bytes).", place: plan.target.path,
                     remedy: "Make the plan again from this point: `relight plan`.")
             }
             volumes.append((volume, stream))

@@ -83,7 +83,8 @@ struct PackFooter: Hashable, Sendable {
             let offset = try span.littleEndian(UInt64.self, "footer offset", at: 8)
             let length = try span.littleEndian(UInt64.self, "footer length", at: 16)
             guard packSize >= UInt64(PackHeader.size + PackFooter.fixedSize + PackFooter.trailerSize),
-                packSize <= UInt64(Int.max), length >= UInt64(PackFooter.fixedSize), length <= UInt64(PackFooter.maximumSize),
+                packSize <= UInt64(Int.max), length >= UInt64(PackFooter.fixedSize),
+                length <= UInt64(PackFooter.maximumSize),
                 offset >= UInt64(PackHeader.size), offset <= packSize, length <= packSize - offset,
                 offset + length + UInt64(PackFooter.trailerSize) == packSize
             else {
