@@ -149,6 +149,14 @@ public enum Planner {
                     what: "No volume on \(source.path) can be grown by this version; the extra room stays free.",
                     place: target.path))
         }
+        // What a restore would refuse is no plan: a whole-disk volume, say, that does not begin its disk.
+        do {
+            try plan.requireSound()
+        } catch {
+            throw Fault(
+                .planRefused, what: "What lies on \(source.path) cannot be laid out: \(error.what)", place: target.path,
+                remedy: "Use another recovery point; `relight verify` checks the set.")
+        }
         return plan
     }
 

@@ -111,3 +111,20 @@ import Testing
         #expect(refused { $0.table?.partitions[0].first = LBA(4096) })
     }
 }
+
+/// The planner makes no plan that a restore would refuse.
+@Suite struct UnplannableDiskTests {
+    @Test func aWholeDiskVolumeThatDoesNotBeginItsDiskIsRefusedWhenPlanning() {
+        let disk = DiskModel(
+            path: "/dev/whole", size: .mebibytes(8), sectorSize: .s512,
+            volumes: [
+                VolumeModel(
+                    number: 0, extent: Extent(from: .mebibytes(1), to: .mebibytes(8)), kind: .ext4, used: .mebibytes(1))
+            ])
+        #expect {
+            try Planner.plan(Made.request(disk, targetSectors: 2_000_000, .keep))
+        } throws: { error in
+            (error as? PlanRefusal)?.reasons.first?.what.contains("does not begin the disk") == true
+        }
+    }
+}
