@@ -211,7 +211,7 @@ struct PackageArchive {
                 remedy: "Install the newest debian-archive-keyring and build again.")
         }
         try Tool("dpkg-deb", package: "dpkg").check(["-x", place + "/" + file, place + "/root"])
-        return place + "/root/usr/share/keyrings/debian-archive-keyring.gpg"
+        return place + "/root" + "/usr/share/keyrings/debian-archive-keyring.gpg"
     }
 
     private var environment: [String: String] { ["APT_CONFIG": configuration, "DEBIAN_FRONTEND": "noninteractive"] }

@@ -121,7 +121,7 @@ extension DiskPlan {
             table.add([
                 volume.number == 0 ? "disk" : "\(volume.number)", volume.kind.rawValue, volume.label ?? "-",
                 "\(volume.target.start)", "\(volume.source.length)", "\(volume.target.length)", "\(volume.used)",
-                volume.reason + (volume.grows ? "; the filesystem is grown" : ""),
+                volume.reason + (volume.grows ? ", grown" : ""),
             ])
         }
         if let made = self.table {

@@ -172,7 +172,7 @@ public enum Planner {
                     number: volume.number, kind: volume.kind, label: volume.label, source: volume.extent,
                     target: grows ? Extent(from: .zero, to: target.size) : volume.extent, used: volume.used,
                     grows: grows,
-                    reason: grows ? "takes the whole disk and is grown" : "the whole disk, copied to the same place"))
+                    reason: grows ? "takes the whole disk" : "the whole disk, copied to the same place"))
         }
         plan.free = target.size - (plan.volumes.map(\.target.end).max() ?? .zero)
     }
@@ -242,7 +242,7 @@ public enum Planner {
                     label: volume.label ?? (before.name.isEmpty ? nil : before.name), source: from, target: to,
                     used: volume.used, grows: grows,
                     reason: grows
-                        ? "the last volume that can grow takes all extra room"
+                        ? "takes all extra room"
                         : moves ? "moved behind the growing volume, same size" : "same place, same size"))
         }
         let end = (result.partitions.compactMap { $0.last }.max() ?? LBA(0)).value
