@@ -14,10 +14,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
+# What building needs; the second line is what a Swift toolchain unpacked from its archive needs on Debian 12.
 BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev libparted-dev libssl-dev libzstd-dev \
-	make pkg-config uuid-dev
-TEST_PACKAGES := coreutils cpio diffutils dosfstools e2fsprogs fdisk gdisk mmdebstrap mount mtools ovmf parted partclone python3 \
-	qemu-system-x86 qemu-utils seabios strace xz-utils zstd
+	make pkg-config uuid-dev \
+	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata zlib1g
+# What the tests and the demo need besides.
+TEST_PACKAGES := coreutils cpio diffutils dosfstools e2fsprogs fdisk gdisk mmdebstrap mount mtools ovmf parted partclone \
+	python3 qemu-system-x86 qemu-utils seabios strace uidmap xz-utils zstd
 
 # The largest binary that is accepted, in bytes. One use of the full Foundation costs 44 MB.
 BINARY_LIMIT := 35000000
@@ -26,24 +29,39 @@ SWIFT ?= $(firstword $(wildcard $(shell command -v swift) /opt/swift/usr/bin/swi
 SWIFT_FLAGS := --explicit-target-dependency-import-check error
 RELEASE_FLAGS := -c release -Xswiftc -static-executable $(SWIFT_FLAGS)
 
-.PHONY: deps build iso test test-unit test-vm test-full demo bench fuzz fuzz-seeds lint clean
+.PHONY: deps deps-test build iso test test-unit test-vm test-full demo bench fuzz fuzz-seeds lint clean
+
+# Installs the packages named in $(1) that are missing.
+define install
+@missing=""; for package in $(1); do \
+  [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null || true)" = installed ] || missing="$$missing $$package"; \
+done; \
+if [ -n "$$missing" ]; then \
+  root=""; \
+  if [ "$$(id -u)" != 0 ]; then \
+    if ! command -v sudo >/dev/null; then \
+      echo "Debian packages are missing. Install them as root, then call make again:"; \
+      echo "  apt-get update && apt-get install --no-install-recommends$$missing"; exit 1; \
+    fi; \
+    root=sudo; \
+  fi; \
+  echo "Installing Debian packages:$$missing"; \
+  $$root apt-get -o DPkg::Lock::Timeout=300 -qq update; \
+  $$root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -qq install -y \
+    --no-install-recommends $$missing >/dev/null; \
+fi
+endef
 
 deps:
-	@missing=""; for package in $(BUILD_PACKAGES) $(TEST_PACKAGES); do \
-	  [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null || true)" = installed ] || missing="$$missing $$package"; \
-	done; \
-	if [ -n "$$missing" ]; then \
-	  echo "Installing Debian packages:$$missing"; \
-	  root=""; [ "$$(id -u)" = 0 ] || root=sudo; \
-	  $$root apt-get -o DPkg::Lock::Timeout=300 -qq update; \
-	  $$root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -qq install -y \
-	    --no-install-recommends $$missing >/dev/null; \
-	fi
+	$(call install,$(BUILD_PACKAGES))
 	@if [ -z "$(SWIFT)" ]; then \
-	  echo "There is no Swift toolchain. Relight needs Swift 6.2 or newer: get it from swift.org/install (the Debian 12"; \
-	  echo "archive unpacks anywhere; add its usr/bin to PATH, or call make SWIFT=/where/it/is/usr/bin/swift)."; \
+	  echo "There is no Swift toolchain. Relight needs Swift 6.2 or newer: get it from swift.org/install (the archive for"; \
+	  echo "Debian 12 unpacks anywhere; add its usr/bin to PATH, or call make SWIFT=/where/it/is/usr/bin/swift)."; \
 	  exit 1; \
 	fi
+
+deps-test: deps
+	$(call install,$(TEST_PACKAGES))
 
 build: deps
 	$(SWIFT) build $(RELEASE_FLAGS) --product relight
@@ -61,11 +79,11 @@ iso: build
 # Unit tests, then machines: the quick set of scenarios on a medium that is compressed less.
 test: test-unit test-vm
 
-test-unit: deps lint
+test-unit: deps-test lint
 	$(SWIFT) build --build-tests $(SWIFT_FLAGS)
 	$(SWIFT) test --skip-build
 
-test-vm: build
+test-vm: deps-test build
 	build/relight --quiet media iso --fast --out build/test/relight.iso --boot build/test/boot
 	$(SWIFT) build --product relight-vm $(SWIFT_FLAGS)
 	.build/debug/relight-vm run --set quick --iso build/test/relight.iso --boot build/test/boot --out build/vm
@@ -76,11 +94,11 @@ test-full: test-unit iso
 	.build/debug/relight-vm run --set full --results docs/results.md
 
 # The main job, told step by step.
-demo: iso
+demo: deps-test iso
 	$(SWIFT) build --product relight-vm $(SWIFT_FLAGS)
 	.build/debug/relight-vm demo
 
-bench: build
+bench: deps-test build
 	$(SWIFT) build --product relight-bench $(SWIFT_FLAGS)
 	.build/debug/relight-bench build/relight build/bench
 

@@ -138,7 +138,7 @@ let package = Package(
         .executableTarget(
             name: "relight-vm",
             dependencies: [
-                "Geometry", "BinaryFields", "Blocks", "Findings", "Tools", "CLinux",
+                "Geometry", "BinaryFields", "Blocks", "Findings", "Tools", "MediaBuilder", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Tests/EndToEnd", swiftSettings: settings),
         tests("MediaBuilder", ["Findings", "Tools"]),

@@ -11,10 +11,12 @@ import Tools
 public enum Network {
     static let configurationPath = "/run/relight/dhcpcd.conf"
 
-    /// What `dhcpcd` is told. It takes interfaces as they come and go, leaves wireless ones alone, and calls
+    /// What `dhcpcd` is told. The addresses stay when it ends (`persistent`): sets on servers are written out after it is
+    /// gone, and its crash must not cut a backup off. It takes interfaces as they come and go, leaves wireless ones alone, and calls
     /// ``NetworkLease/program`` with what a server said; no shell script ever sees that.
     static let configuration = """
         denyinterfaces wl* ww* ib*
+        persistent
         nodev
         clientid
         noipv4ll

@@ -54,18 +54,14 @@ public enum Shutdown: String, Sendable, CaseIterable {
         Shutdown.reap(seconds: 5)
         kill(-1, SIGKILL)
         Shutdown.reap(seconds: 5)
-        // A disk that no longer answers would hold sync(2) up for ever, so it has a process and a time of its own.
-        if (try? Tool("sync", package: "coreutils").run([], seconds: 60)) == nil {
+        // A disk that no longer answers holds sync(2) and umount(2) up for ever, and not even SIGKILL ends them: they are
+        // a child's work, and PID 1 does not wait for it longer than this.
+        let child = try? Tool.spawn("/proc/self/exe", ["relight", "environment", "write-out"])
+        if child.map({ Shutdown.ends($0, seconds: 60) }) ?? false {
+            say(stamped("Relight: all is written out."))
+        } else {
             say(stamped("Relight: writing everything out did not end; a disk does not answer."))
         }
-        for mount in KernelFiles.live.mounts().reversed() where Shutdown.isRealDisk(mount) {
-            if unsafe relight_unmount(mount.point, 0) != 0 {
-                // A read-only mount is as safe to leave as none.
-                _ = unsafe relight_mount(nil, mount.point, nil, UInt(MS_REMOUNT) | UInt(MS_RDONLY), nil)
-                _ = unsafe relight_unmount(mount.point, Int32(MNT_DETACH))
-            }
-        }
-        say(stamped("Relight: all is written out."))
         // Serial lines are slow; one that is held up is not waited for longer.
         usleep(300_000)
         switch self {
@@ -75,6 +71,31 @@ public enum Shutdown: String, Sendable, CaseIterable {
         }
         say("Relight: the machine does not obey; switch it off by hand.")
         while true { pause() }
+    }
+
+    /// Writes everything out and unmounts what lies on disks and servers. May never return: see ``perform(say:)``.
+    public static func writeOut() {
+        sync()
+        for mount in KernelFiles.live.mounts().reversed() where isRealDisk(mount) {
+            if unsafe relight_unmount(mount.point, 0) != 0 {
+                // A read-only mount is as safe to leave as none.
+                _ = unsafe relight_mount(nil, mount.point, nil, UInt(MS_REMOUNT) | UInt(MS_RDONLY), nil)
+                _ = unsafe relight_unmount(mount.point, Int32(MNT_DETACH))
+            }
+        }
+    }
+
+    /// Whether the child ends within `seconds`; others that end meanwhile are reaped too.
+    private static func ends(_ child: Int32, seconds: Double) -> Bool {
+        let end = uptime() + seconds
+        while uptime() < end {
+            var status: Int32 = 0
+            let process = unsafe waitpid(-1, &status, WNOHANG)
+            if process == child { return true }
+            if process < 0, errno == ECHILD { return true }
+            if process <= 0 { usleep(20_000) }
+        }
+        return false
     }
 
     private var phrase: String {

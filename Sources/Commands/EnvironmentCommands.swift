@@ -94,7 +94,7 @@ struct ScreenCommand: ParsableCommand {
 struct EnvironmentCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "environment", abstract: "What the booted environment's supervisor starts.", shouldDisplay: false,
-        subcommands: [Check.self, Coldplug.self, Hotplug.self, NetworkClient.self, ConsoleScreen.self, Job.self])
+        subcommands: [Check.self, Coldplug.self, Hotplug.self, NetworkClient.self, ConsoleScreen.self, Job.self, WriteOut.self])
 
     /// Children of PID 1 that only read small files get by with this much address space, bytes.
     private static let memory: UInt64 = 768 << 20
@@ -112,6 +112,12 @@ struct EnvironmentCommand: ParsableCommand {
             if status != 0 { Glibc.exit(status) }
             if content { Console.current.withLock { $0 }.line("All files are as they were made.") }
         }
+    }
+
+    struct WriteOut: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "write-out", abstract: "Writes everything out and unmounts, as the machine is left.")
+        func run() { Shutdown.writeOut() }
     }
 
     struct Coldplug: ParsableCommand {

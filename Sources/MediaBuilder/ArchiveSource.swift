@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import FoundationEssentials
-import Findings
+public import Findings
 import Tools
 
 /// The mirror the host's own apt uses, with another suite put in.
@@ -73,5 +73,14 @@ struct ArchiveSource: Hashable, Sendable {
         return repositories.map { repository in
             "deb \(option)\(repository.uri) \(suite)\(repository.suffix) \(components.joined(separator: " "))\n"
         }.joined()
+    }
+}
+
+extension MediaBuilder {
+    /// A `sources.list` for `suite` on the mirror that this machine's apt uses: for programs that install a system.
+    /// Throws `media.archive` where apt knows no Debian archive.
+    public static func hostSources(suite: String) throws(Fault) -> String {
+        try ArchiveSource.ofHost(codename: try PackageArchive.hostCodename())
+            .sourcesList(suite: suite, components: ["main"], keyring: nil)
     }
 }

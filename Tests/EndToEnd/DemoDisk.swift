@@ -6,6 +6,7 @@ import Blocks
 import Findings
 import Geometry
 import Glibc
+import MediaBuilder
 import Tools
 
 /// A small real Debian 12, installed by mmdebstrap on a disk image that boots by BIOS and by UEFI: BIOS-boot partition,
@@ -81,13 +82,17 @@ struct DemoDisk {
         _ = try Tool("rm", package: "coreutils").check(["-rf", work])
         _ = try Tool("mkdir", package: "coreutils").check(["-p", work])
         try write(work + "/setup.sh", Array(setUp.utf8))
-        _ = try Tool("chmod", package: "coreutils").check(["755", work + "/setup.sh"])
+        // The same mirror as this machine's own apt.
+        try write(work + "/sources.list", Array(try MediaBuilder.hostSources(suite: "bookworm").utf8))
+        // Without root the hook runs as a user of a namespace, who needs a place to write.
+        _ = try Tool("chmod", package: "coreutils").check(["777", work, work + "/setup.sh"])
         _ = try Tool("mmdebstrap", package: "mmdebstrap").check(
             [
                 "--quiet", "--variant=minbase", "--mode=auto", "--format=null",
                 "--include=\(packages.joined(separator: ","))", "--dpkgopt=path-exclude=/usr/share/man/*",
                 "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
                 "--customize-hook=cd '\(work)' && ./setup.sh \"$1\"", "bookworm", "-",
+                "\(work)/sources.list",
             ], seconds: 1800)
         try assemble(work, "\(work)/disk.img")
         guard unsafe rename("\(work)/disk.img", image) == 0 else {

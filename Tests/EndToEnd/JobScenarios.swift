@@ -53,7 +53,8 @@ let jobScenarios: [Scenario] = [
     },
     Scenario(
         "job-unpinned",
-        shows: "A job that would overwrite a disk named only by its path is refused before its first step."
+        shows: "A job that would overwrite a disk named only by its path is refused before its first step.",
+        in: .quick
     ) { stage in
         let new = try stage.emptyDisk("new", .gibibytes(1))
         let stick = try jobStick(

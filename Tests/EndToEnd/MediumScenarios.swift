@@ -21,7 +21,7 @@ let mediumScenarios: [Scenario] = [
             let kept = "\(source)/build/cache/media"
             for name in (try? FileManager.default.contentsOfDirectory(atPath: kept)) ?? [] where name.hasPrefix("apt-")
             {
-                try Tool("cp", package: "coreutils").check(["-al", "\(kept)/\(name)", cache])
+                try Tool("cp", package: "coreutils").check(["-a", "--reflink=auto", "\(kept)/\(name)", cache])
             }
             images.append("\(folder)/relight.iso")
             try Tool("\(source)/build/relight", package: "relight").check(
