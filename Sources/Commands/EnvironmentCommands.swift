@@ -94,7 +94,9 @@ struct ScreenCommand: ParsableCommand {
 struct EnvironmentCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "environment", abstract: "What the booted environment's supervisor starts.", shouldDisplay: false,
-        subcommands: [Check.self, Coldplug.self, Hotplug.self, NetworkClient.self, ConsoleScreen.self, Job.self, WriteOut.self])
+        subcommands: [
+            Check.self, Coldplug.self, Hotplug.self, NetworkClient.self, ConsoleScreen.self, Job.self, WriteOut.self,
+        ])
 
     /// Children of PID 1 that only read small files get by with this much address space, bytes.
     private static let memory: UInt64 = 768 << 20
