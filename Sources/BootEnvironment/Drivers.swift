@@ -73,8 +73,8 @@ public enum Drivers {
             && alias.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F }
     }
 
-    /// Waits until no disk has appeared for a while: half a second, three where a USB mass storage interface or a
-    /// SATA link has no disk yet; at most 12 seconds.
+    /// Waits until no disk has appeared for as long as ``quietTime(_:)`` says; at most 12 seconds. Disks slower than that
+    /// are looked for again by whoever needs them.
     static func settle(_ files: KernelFiles) {
         let begin = uptime()
         var last = files.names("/sys/class/block")
@@ -86,7 +86,24 @@ public enum Drivers {
                 last = now
                 changed = uptime()
             }
-            if uptime() - changed > (expectsUSBDisk(files) ? 3 : 0.5) { return }
+            if uptime() - changed > quietTime(files) { return }
+        }
+    }
+
+    /// Seconds without a new disk after which the disks count as settled: three while a USB mass storage interface has no
+    /// target or a SCSI disk or drive (also SATA, SAS and Fibre Channel) no block device, else half a second.
+    static func quietTime(_ files: KernelFiles) -> Double {
+        expectsUSBDisk(files) || expectsSCSIDisk(files) ? 3 : 0.5
+    }
+
+    /// Whether a SCSI device of a type that becomes a block device (SPC: 0 disk, 4 and 7 optical memory, 5 CD, 14
+    /// simplified disk, 20 zoned disk) is there whose block device is not: its driver is loading, or its disk spins up.
+    private static func expectsSCSIDisk(_ files: KernelFiles) -> Bool {
+        let types: Set<String> = ["0", "4", "5", "7", "14", "20"]
+        return files.names("/sys/bus/scsi/devices").contains { device in
+            let place = "/sys/bus/scsi/devices/\(device)"
+            guard let type = files.word("\(place)/type", limit: 8), types.contains(type) else { return false }
+            return files.names("\(place)/block").isEmpty
         }
     }
 

@@ -40,6 +40,26 @@ public final class JobRunner {
     private let inEnvironment: Bool
     private let program: String
     private let understand: ([String]) -> String?
+    /// What the job does to which disks, as known before its first step.
+    private var disks: JobDisks?
+    /// How long slow disks are waited for.
+    private let patience: Patience
+    /// Whether people were told that it is waited.
+    private var saidWaiting = false
+
+    /// How long a job file, disk or store that is not there is looked for again: disks on USB and Fibre Channel may
+    /// appear long after their controller.
+    struct Patience {
+        /// In the booted environment, seconds.
+        static let seconds = 60.0
+        /// Between two looks, seconds.
+        static let pause = 2.0
+        /// `uptime()` at which the last look is due.
+        var deadline: Double
+
+        /// Whether it is worth looking again after `fault` at the time `now`.
+        func looksAgain(after fault: Fault, now: Double) -> Bool { fault.code == .missing && now < deadline }
+    }
 
     /// A runner that talks on the consoles named (standard output when none is). `program` is the relight to run,
     /// `understand` tells what is wrong with the words of one of its commands.
@@ -48,6 +68,7 @@ public final class JobRunner {
         inEnvironment = !consoles.isEmpty && MachineProbe.isEnvironment()
         console = JobConsole(consoles, logFile: inEnvironment ? "\(MachineProbe.stateFolder)/job.log" : nil)
         self.program = program
+        patience = Patience(deadline: uptime() + (inEnvironment ? Patience.seconds : 0))
     }
 
     /// Finds the job (see ``JobSearch``), counts down, and runs it. Returns the exit code: 0, 3 when a step had losses,
@@ -56,11 +77,20 @@ public final class JobRunner {
         let found: FoundJob
         do throws(Fault) {
             let console = self.console
-            found = try JobSearch.find(place) { console.say($0) }
+            // A look that is repeated says nothing twice.
+            var said: Set<String> = []
+            found = try patiently { () throws(Fault) in
+                try JobSearch.find(place) { if said.insert($0).inserted { console.say($0) } }
+            }
             console.say("Job: \(found.name), \(found.job.steps.count) step\(found.job.steps.count == 1 ? "" : "s")")
             for step in found.job.steps { console.say("  \(step.number). \(JobRunner.picture(step))") }
             try found.job.check(understand)
+            try awaitDisks(found.job)
             try checkDisks(found.job)
+            // Disks that came late may be those the file lies on.
+            let disks = JobDisks(found.job, DiskScan(), VolumeIdentity.byProgram)
+            try disks.check(found)
+            self.disks = disks
             if countdown > 0 { try count(down: countdown) }
         } catch {
             console.say("\(error)")
@@ -75,6 +105,51 @@ public final class JobRunner {
     static func picture(_ step: JobStep) -> String {
         if step.verb == .run { return "run " + step.arguments.joined(separator: " ") }
         return step.arguments.filter { $0 != "--" }.joined(separator: " ")
+    }
+
+    /// Does `attempt` again and again while it throws `missing` and there is patience left.
+    private func patiently<Result>(_ attempt: () throws(Fault) -> Result) throws(Fault) -> Result {
+        while true {
+            let fault: Fault
+            do throws(Fault) { return try attempt() } catch { fault = error }
+            guard patience.looksAgain(after: fault, now: uptime()) else { throw fault }
+            sayWaiting(fault)
+            if isStopped(within: Patience.pause) { throw JobRunner.stopped }
+        }
+    }
+
+    private func sayWaiting(_ fault: Fault) {
+        guard !saidWaiting else { return }
+        saidWaiting = true
+        _ = console.keys()
+        console.say(
+            "Not there yet: \(fault.what) Looking again for up to \(Int(Patience.seconds)) seconds, as disks may be slow. "
+                + "Any key stops the job.")
+    }
+
+    /// Waits for every disk and store the job names. What has not come by then is the steps' matter: a step may bring it.
+    private func awaitDisks(_ job: JobFile) throws(Fault) {
+        guard inEnvironment else { return }
+        while let fault = JobRunner.absent(job, DiskScan(), VolumeIdentity.byProgram),
+            patience.looksAgain(after: fault, now: uptime())
+        {
+            sayWaiting(fault)
+            if isStopped(within: Patience.pause) { throw JobRunner.stopped }
+        }
+    }
+
+    /// The fault of the first disk or store of the job that is not there; `nil` when all are. A store that is a path is
+    /// not looked for: it may be made, and its network may come later.
+    static func absent(_ job: JobFile, _ scan: DiskScan, _ identify: @escaping VolumeIdentity.Identifier) -> Fault? {
+        for step in job.steps {
+            do throws(Fault) {
+                for disk in step.disks { _ = try DiskSelector.resolve(disk, in: scan, identify: identify) }
+                if let set = step.set { _ = try StoreLocation.locate(set, in: scan, identify: identify) }
+            } catch {
+                if error.code == .missing { return error }
+            }
+        }
+        return nil
     }
 
     /// Disks that steps pin must be there, once each, before the first step: a job that cannot be finished is not begun.
@@ -104,21 +179,29 @@ public final class JobRunner {
         _ = console.keys()
         for left in stride(from: seconds, to: 0, by: -1) {
             console.tick("  \(left) ... any key stops the job ")
-            let end = uptime() + 1
-            while uptime() < end {
-                var polls = console.keyDescriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-                _ = unsafe poll(&polls, nfds_t(polls.count), 100)
-                if !console.keys().isEmpty || relight_interrupted() != 0 {
-                    console.tick("")
-                    throw Fault(
-                        .jobStopped, what: "The job was stopped before its first step; nothing was done.",
-                        remedy: "Start it with `relight job run FILE`.")
-                }
+            if isStopped(within: 1) {
+                console.tick("")
+                throw JobRunner.stopped
             }
         }
         console.tick("")
         console.say("")
     }
+
+    /// Lets the time pass; whether a key or signal stopped the job meanwhile.
+    private func isStopped(within seconds: Double) -> Bool {
+        let end = uptime() + seconds
+        while uptime() < end {
+            var polls = console.keyDescriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+            _ = unsafe poll(&polls, nfds_t(polls.count), 100)
+            if !console.keys().isEmpty || relight_interrupted() != 0 { return true }
+        }
+        return false
+    }
+
+    private static let stopped = Fault(
+        .jobStopped, what: "The job was stopped before its first step; nothing was done.",
+        remedy: "Start it with `relight job run FILE`.")
 
     private func perform(_ found: FoundJob) -> Int32 {
         if inEnvironment { console.say("Keys while the job runs: s opens a shell beside it, Ctrl+C ends it.") }
@@ -252,14 +335,24 @@ public final class JobRunner {
         return uptime() + 30
     }
 
-    /// Puts the log beside the job file and into each set, where that can be written.
+    /// Puts the log beside the job file and into each set, where that can be written: never on a disk the job restored
+    /// to, and on one it images only into the set that a backup of the job lies in.
     private func keepLog(_ found: FoundJob, _ verdict: String) {
         let name = "relight-job-\(JobRunner.stamp()).log"
         let text = String(decoding: console.log, as: UTF8.self) + verdict + "\n"
+        let scan = DiskScan()
+        let identify = VolumeIdentity.byProgram
+        var disks = JobDisks(found.job, scan, identify)
+        // After a restore a name may fit two disks, and so none.
+        if let before = self.disks { disks.add(before) }
         switch found.home {
+        case _ where disks.objection(to: found.disks) != nil:
+            console.say("No log is put beside the job file: \(disks.objection(to: found.disks) ?? "").")
         case .folder(let folder):
             // Files beside a job that is run by hand are the user's; the environment's own memory keeps nothing.
             if !inEnvironment { store(text, "\(folder)/\(name)", as: "\(folder)/\(name)") }
+        case .volume(let volume, _) where !scan.volumes(identify).contains(volume):
+            console.say("No log is put beside the job file: \(volume.path) is not what it was.")
         case .volume(let volume, let folder):
             do throws(Fault) {
                 let location = try StoreLocation.mount(volume, below: folder)
@@ -271,7 +364,15 @@ public final class JobRunner {
         }
         var done: Set<String> = []
         for set in found.job.steps.compactMap(\.set) where done.insert(set).inserted {
-            guard let location = try? StoreLocation.open(set) else { continue }
+            let isWritten = found.job.steps.contains { $0.verb == .backup && $0.set == set }
+            let place = try? StoreLocation.locate(set, in: scan, identify: identify)
+            if let objection = disks.objection(
+                to: place?.disks ?? scan.disks(holding: set), isWritten: isWritten)
+            {
+                console.say("No log is put into \(set): \(objection).")
+                continue
+            }
+            guard let location = try? StoreLocation.open(set, in: scan, identify: identify) else { continue }
             // Only where a set is: a place that was mistyped is not made.
             if KernelFiles.live.exists("\(location.path)/RELIGHT.txt") {
                 unsafe mkdir("\(location.path)/logs", 0o755)

@@ -14,7 +14,7 @@ public struct KernelLine: Hashable, Sendable {
     }
     /// `relight.mode=`; `wizard` when missing or unknown.
     public var mode = Mode.wizard
-    /// `relight.job=`: a path, or `label:NAME/file`.
+    /// `relight.job=`: a path, or `label:NAME/file`. Used in ``Mode/job`` only.
     public var job: String?
     /// `relight.countdown=`: seconds before a job starts, 0 ... 3600.
     public var countdown = 10
@@ -62,6 +62,10 @@ public struct KernelLine: Hashable, Sendable {
             case "relight.network": network = value != "off"
             default: complaints.append("\(name) on the kernel line is not known; it is ignored.")
             }
+        }
+        if let job, mode != .job {
+            complaints.append(
+                "relight.job=\(job) on the kernel line does nothing without relight.mode=job; no job is run.")
         }
     }
 

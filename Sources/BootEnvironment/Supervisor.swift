@@ -138,12 +138,21 @@ final class Supervisor {
         if isReady {
             isChecked = true
             isColdplugged = true
-            let hasJob = running.contains(.job)
-            for role in standingRoles where !running.contains(role) && !hasJob { start(role) }
+            let main = Set(consoles.filter { $0.role == .main }.map(\.name))
+            for role in Supervisor.lost(standingRoles, running: running, mainConsoles: main) { start(role) }
         } else {
             for role in [Role.hotplug, .coldplug, .check] where !running.contains(role) { start(role) }
         }
         say(stamped("Relight: the supervisor goes on with \(children.count) children."))
+    }
+
+    /// The standing roles to start after a crash. While a job runs the main consoles are its own.
+    static func lost(_ standing: [Role], running: Set<Role>, mainConsoles: Set<String>) -> [Role] {
+        standing.filter { role in
+            if running.contains(role) { return false }
+            if running.contains(.job), case .console(let name, _) = role { return !mainConsoles.contains(name) }
+            return true
+        }
     }
 
     /// Roles that should always run once the environment is ready.

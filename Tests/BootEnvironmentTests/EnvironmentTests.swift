@@ -69,6 +69,44 @@ private final class Tree {
             Drivers.aliases(tree.files) == ["pci:v00008086d00007010sv0sd0bc01sc01i80", "virtio:d00000002v00001AF4"])
     }
 
+    @Test(arguments: [
+        (["0:0:0:0/type": "0\n"], 3.0), (["0:0:0:0/type": "20\n"], 3.0), (["0:0:0:0/type": "5\n"], 3.0),
+        (["0:0:0:0/type": "0\n", "0:0:0:0/block/sda/dev": "8:0\n"], 0.5),
+        (["0:0:0:0/type": "0\n", "0:0:0:0/block/sda/dev": "8:0\n", "0:0:1:0/type": "0\n"], 3.0),
+        // An enclosure, a RAID controller, a host.
+        (["0:0:0:0/type": "13\n", "0:0:1:0/type": "12\n", "host0/uevent": ""], 0.5), ([:], 0.5),
+    ])
+    func aSCSIDiskWithoutItsBlockDeviceIsWaitedFor(devices: [String: String], seconds: Double) throws {
+        var content = ["sys/bus/scsi/drivers_probe": ""]
+        for (path, text) in devices { content["sys/bus/scsi/devices/\(path)"] = text }
+        let tree = try Tree(content)
+        #expect(Drivers.quietTime(tree.files) == seconds)
+    }
+
+    @Test func aUSBDiskWithoutATargetIsWaitedFor() throws {
+        let interface = "sys/bus/usb/devices/1-1:1.0"
+        let waiting = try Tree(["\(interface)/bInterfaceClass": "08\n"])
+        #expect(Drivers.quietTime(waiting.files) == 3)
+        let settled = try Tree(["\(interface)/bInterfaceClass": "08\n", "\(interface)/host6/target6:0:0/x": ""])
+        #expect(Drivers.quietTime(settled.files) == 0.5)
+    }
+
+    @Test func afterACrashOnlyTheJobsConsolesAreLeftAlone() {
+        let standing: [Supervisor.Role] = [
+            .hotplug, .network, .console("tty1", .main), .console("ttyS0", .main), .console("tty2", .shell),
+        ]
+        let main: Set<String> = ["tty1", "ttyS0"]
+        #expect(
+            Supervisor.lost(standing, running: [.job], mainConsoles: main)
+                == [.hotplug, .network, .console("tty2", .shell)])
+        #expect(
+            Supervisor.lost(standing, running: [.job, .hotplug, .console("tty2", .shell)], mainConsoles: main)
+                == [.network])
+        #expect(
+            Supervisor.lost(standing, running: [.network, .console("tty1", .main)], mainConsoles: main)
+                == [.hotplug, .console("ttyS0", .main), .console("tty2", .shell)])
+    }
+
     @Test func theListOfExtraModulesHasRemarks() throws {
         let tree = try Tree(["etc/relight/modules": "# remark\nloop\n\n dm-mod # why\n--remove\n"])
         #expect(Drivers.extraModules(tree.files) == ["loop", "dm-mod"])

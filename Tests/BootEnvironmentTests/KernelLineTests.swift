@@ -21,7 +21,8 @@ import Testing
 
     @Test func quotedValuesAndTheLastOfEqualsCount() {
         let line = KernelLine(
-            "relight.job=a \"relight.job=label:MY DISK/jobs/a.job\" relight.countdown=0 relight.hostname=web-01")
+            "relight.mode=job relight.job=a \"relight.job=label:MY DISK/jobs/a.job\" relight.countdown=0 relight.hostname=web-01"
+        )
         #expect(line.job == "label:MY DISK/jobs/a.job")
         #expect(line.countdown == 0)
         #expect(line.hostname == "web-01")
@@ -39,6 +40,16 @@ import Testing
         #expect(line.complaints.count == 1)
         line.complaints = []
         #expect(line == KernelLine(""))
+    }
+
+    @Test(arguments: ["relight.job=/a", "relight.mode=shell relight.job=/a", "relight.job=/a relight.mode=wizard"])
+    func aJobWithoutItsModeIsSaid(text: String) {
+        let complaints = KernelLine(text).complaints
+        #expect(complaints.count == 1)
+        #expect(complaints.first?.contains("relight.job=/a") == true)
+        #expect(complaints.first?.contains("relight.mode=job") == true)
+        #expect(KernelLine("relight.job=/a relight.mode=job").complaints == [])
+        #expect(KernelLine("relight.job=").complaints == [])
     }
 
     @Test func networkCanBeLeftAlone() {
