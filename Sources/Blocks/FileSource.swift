@@ -162,12 +162,18 @@ final class FileHandle: Sendable {
         }
         guard let (problem, done) = failure else { return }
         let place = offset + ByteCount(UInt64(done))
+        // Only what a medium says of its sectors may be skipped. A disk that has gone, or a file that has become shorter,
+        // is no bad sector.
+        guard [EIO, EILSEQ, ENODATA, EREMOTEIO].contains(problem) else {
+            throw Fault(
+                .system,
+                what: problem == 0
+                    ? "It ends at byte \(place.bytes), earlier than its size says."
+                    : "Reading at byte \(place.bytes) failed: \(errorText(problem)).",
+                place: path, remedy: "Check whether the disk is still attached, its cable, and the kernel log.")
+        }
         throw Fault(
-            .unreadable,
-            what: problem == 0
-                ? "It ends at byte \(place.bytes), earlier than its size says."
-                : "Reading at byte \(place.bytes) failed: \(errorText(problem)).",
-            place: path,
+            .unreadable, what: "Reading at byte \(place.bytes) failed: \(errorText(problem)).", place: path,
             remedy: "The disk may be failing: image it now with `--on-read-error skip`, then replace it.",
             extent: Extent(from: place, to: offset + ByteCount(UInt64(buffer.byteCount))))
     }

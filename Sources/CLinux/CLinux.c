@@ -88,6 +88,14 @@ int relight_terminal_size(int descriptor, uint16_t *rows, uint16_t *columns) {
 
 int relight_take_terminal(int descriptor) { return result(ioctl(descriptor, TIOCSCTTY, 1)); }
 
+void relight_allow_many_files(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 static volatile sig_atomic_t interrupted = 0;
 
 static void note_interrupt(int signal) {

@@ -24,7 +24,11 @@ struct TargetOptions: ParsableArguments {
         help: ArgumentHelp(
             "A target disk (repeatable); DISK=N sends the point's disk number N there.", valueName: "disk"))
     var to: [String] = []
-    @Option(help: "keep: same sizes, the rest free. exact: the same. fill: the last ext volume takes all extra room.")
+    @Option(
+        help: """
+            keep: same starts and sizes, the rest free. exact: table and offsets as they were. fill: the last ext volume \
+            takes all extra room.
+            """)
     var layout: LayoutMode?
     @OptionGroup var disks: DiskOptions
 

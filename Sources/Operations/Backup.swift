@@ -80,6 +80,13 @@ public enum Backup {
         let now = SourceGuard(scan: DiskScan())
         for disk in opened { try now.refuseIfHolding(request.set, at: location.path, disk.selected) }
         let marks = opened.compactMap { $0.selected.disk }.map { ReadOnlyMark($0) }
+        // Something may have mounted a source while it was looked at. Under the mark nothing new can write to it: from here
+        // on what is found is what is imaged.
+        let marked = DiskScan()
+        for index in opened.indices {
+            try SourceGuard(scan: marked).refuseIfInUse(opened[index].selected)
+            opened[index] = try SourceDisk(opened[index].name, scan: marked, fileSectorSize: request.fileSectorSize)
+        }
 
         var imaged: [ImagedDisk] = []
         for disk in opened {
@@ -148,18 +155,24 @@ public enum Backup {
         guard !request.volumes.isEmpty else { return nil }
         let known = disk.survey.volumes.map { $0.model.number }
         var result: Set<Int> = []
+        var isNamed = false
         for text in request.volumes {
             let (named, number) = DiskSelector.splitPart(text)
             if let number, request.disks.contains(named) {
-                if named == disk.name { result.insert(number) }
+                guard named == disk.name else { continue }
+                result.insert(number)
+                isNamed = true
             } else if let number = Int(text), request.disks.count == 1 {
                 result.insert(number)
+                isNamed = true
             } else {
                 throw Fault(
                     .usage, what: "\"\(text)\" does not name a volume of the disks given.",
                     remedy: "Write a partition's number, or DISK:NUMBER where several disks are named.")
             }
         }
+        // A disk of which no volume is named is imaged whole.
+        guard isNamed else { return nil }
         if let unknown = result.subtracting(known).min() {
             throw Fault(
                 .missing, what: "There is no volume \(unknown).", place: disk.selected.path,

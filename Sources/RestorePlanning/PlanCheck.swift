@@ -70,10 +70,7 @@ extension DiskPlan {
             }
             try require(volume.used <= sourceSize, "\(name) is said to hold more than the disk it came from.")
             for other in volumes[..<index] {
-                // Partitions that overlapped on the source do so on the target.
-                try require(
-                    !other.target.overlaps(volume.target) || other.source.overlaps(volume.source),
-                    "\(name) overlaps partition \(other.number).")
+                try require(!other.target.overlaps(volume.target), "\(name) overlaps partition \(other.number).")
             }
         }
     }

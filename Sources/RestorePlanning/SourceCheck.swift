@@ -9,6 +9,7 @@ extension DiskModel {
     /// What in the description contradicts itself, a sentence; `nil` when nothing does.
     var contradiction: String? {
         var numbers: Set<Int> = []
+        let ordered = volumes.filter { !$0.extent.isEmpty }.sorted { $0.extent.start < $1.extent.start }
         var sum = ByteCount.zero
         for volume in volumes {
             guard numbers.insert(volume.number).inserted else { return "Two volumes have the number \(volume.number)." }
@@ -20,6 +21,9 @@ extension DiskModel {
                 return "Volume \(volume.number) is said to use \(volume.used.bytes) of the disk's \(size.bytes) bytes."
             }
             sum = next
+        }
+        for (left, right) in zip(ordered, ordered.dropFirst()) where left.extent.overlaps(right.extent) {
+            return "Volumes \(left.number) and \(right.number) overlap, so that both cannot be written."
         }
         guard let table else {
             // The whole disk is then the volume.

@@ -90,8 +90,10 @@ extension Restorer {
             events(
                 .finding(
                     Finding(
-                        .warning, "filesystem.not-clean",
-                        what: "Restored as it was imaged, but its own checker is not content: \(verdict.evidence)",
+                        report.grown ? .loss : .warning, "filesystem.not-clean",
+                        what: report.grown
+                            ? "Restored and compared, but after growing it its own checker is not content: \(verdict.evidence)"
+                            : "Restored as it was imaged, but its own checker is not content: \(verdict.evidence)",
                         place: place)))
         }
     }

@@ -48,7 +48,16 @@ final class PreparedDisk {
 
     /// Claims the target for writing. Throws `missing`, `no-access`, `target.in-use`.
     func claim() throws(Fault) {
-        disk = try WritableDisk(claiming: plan.target.path, fileSectorSize: plan.target.sectorSize)
+        let claimed = try WritableDisk(claiming: plan.target.path, fileSectorSize: plan.target.sectorSize)
+        // The disk may have been exchanged between the check of its identity and now.
+        guard claimed.blocks.length == plan.target.size, claimed.blocks.sectorSize == plan.target.sectorSize else {
+            throw Fault(
+                .targetChanged, what: "It has another size than the disk the plan was made for.",
+                place: plan.target.path,
+                remedy: "Make a new plan with `relight plan`.")
+        }
+        try Restorer.checkPin(plan.target)
+        disk = consume claimed
     }
 
     /// Hands the claim over, once.

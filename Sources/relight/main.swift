@@ -8,4 +8,5 @@ import Commands
 precondition(relight_early_anchor == 1)
 relight_line_buffer_output()
 relight_catch_interrupts()
+relight_allow_many_files()
 Relight.begin(CommandLine.arguments)

@@ -95,6 +95,15 @@ enum Made {
         #expect(throws: Never.self) { try Planner.plan(Made.request(disk, targetSectors: 802_433, .keep)) }
     }
 
+    @Test func overlappingPartitionsAreRefusedBeforeAnythingIsWritten() {
+        let crossed = Made.gpt(1_000_000, [(2048, 100_000, .ext4), (50_000, 100_000, .ext4)])
+        #expect {
+            try Planner.plan(Made.request(crossed, targetSectors: 1_000_000, .keep))
+        } throws: { error in
+            (error as? PlanRefusal)?.reasons.contains { $0.what.contains("overlap") } ?? false
+        }
+    }
+
     @Test func everyReasonIsNamedAtOnce() {
         let objections = [
             Fault(.targetInUse, what: "It is mounted.", remedy: ""),

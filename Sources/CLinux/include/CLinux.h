@@ -35,6 +35,9 @@ int relight_terminal_size(int descriptor, uint16_t *rows, uint16_t *columns);
 /// Makes the terminal the controlling one of the calling session (TIOCSCTTY). 0, or the negated errno.
 int relight_take_terminal(int descriptor);
 
+/// Raises the soft limit of open files to the hard one; a set of many packs needs more than the usual 1024.
+void relight_allow_many_files(void);
+
 /// The flag SIGINT and SIGTERM set; 0 until then.
 int relight_interrupted(void);
 /// Installs handlers for SIGINT and SIGTERM that only set the flag, and ignores SIGPIPE.

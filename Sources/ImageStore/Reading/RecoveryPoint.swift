@@ -33,8 +33,12 @@ public final class RecoveryPoint: Sendable {
     /// The packs it needs, by name, that are missing or have another size. Quick: looks at names and sizes only.
     public func missingPacks() throws(Fault) -> [String] {
         var sizes: [String: UInt64] = [:]
-        for object in try reader.store.list(ObjectName.packs) { sizes[object.name] = object.size.bytes }
-        return file.packs.map { (ObjectName.pack($0.id), $0.size) }.filter { sizes[$0.0] != $0.1 }.map(\.0)
+        for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
+            for object in try reader.store.list(folder) { sizes[object.name] = object.size.bytes }
+        }
+        // Packs of lists are there twice; one sound copy will do.
+        return file.packs.map { (ObjectName.pack($0.id), $0.size) }
+            .filter { sizes[$0.0] != $0.1 && sizes[ObjectName.copy(of: $0.0)] != $0.1 }.map(\.0)
     }
 }
 
