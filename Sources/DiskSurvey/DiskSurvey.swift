@@ -37,7 +37,7 @@ public enum DiskSurvey {
         var whole: WholeDisk?
         do throws(Fault) {
             reading = try TableReader.read(source)
-            whole = try WholeDisk(source, reading.table)
+            whole = try WholeDisk(source, reading)
         } catch {
             // The sector size of a plain file is what the user says, so a wrong one is for the user to mend.
             if error.code == .interrupted || (error.code == .wrongKind && source.file?.isDevice == false) {

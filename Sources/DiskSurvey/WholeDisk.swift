@@ -7,6 +7,7 @@ import FilesystemMaps
 import Findings
 import Geometry
 import MachineModel
+import PartitionTables
 
 /// A disk that is one volume: without a table, or with one that does not tell the whole of what is on it.
 struct WholeDisk {
@@ -23,19 +24,24 @@ struct WholeDisk {
         self.because = reason
     }
 
-    /// `nil` where `table` tells all: the disk is then looked at by its partitions.
-    init?(_ source: any BlockSource, _ table: PartitionTable?) throws(Fault) {
-        guard let table else {
+    /// `nil` where the table tells all: the disk is then looked at by its partitions.
+    init?(_ source: any BlockSource, _ reading: TableReading) throws(Fault) {
+        guard let table = reading.table else {
             self.map = try FilesystemMaps.map(source)
             return
         }
-        guard let reason = try WholeDisk.reason(source, table) else { return nil }
+        guard let reason = try WholeDisk.reason(source, table, reading.findings) else { return nil }
         self.map = FilesystemMaps.whole(try Identification.identify(source), length: source.length, because: reason)
         self.because = reason
     }
 
     /// Why the partitions are not all there is on the disk.
-    private static func reason(_ source: any BlockSource, _ table: PartitionTable) throws(Fault) -> String? {
+    private static func reason(
+        _ source: any BlockSource, _ table: PartitionTable, _ findings: [Finding]
+    ) throws(Fault) -> String? {
+        // Logical partitions behind a broken link are named by nothing; their data must not be left out.
+        let broken = findings.contains { $0.code.hasPrefix("extended.") && $0.code != "extended.outside" }
+        if broken { return "Its chain of logical partitions is damaged, so not all of them are known." }
         // Logical disk manager: the volumes are described by a database in the last MiB, not by the table.
         let isDynamic = table.partitions.contains { partition in
             switch partition.type {

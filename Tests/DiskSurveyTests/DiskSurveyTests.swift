@@ -124,6 +124,25 @@ struct DiskSurveyTests {
         #expect(seen.model.bus == "sata")
     }
 
+    @Test func aDiskWithABrokenChainOfLogicalPartitionsIsImagedWhole() throws {
+        let disk = try ScratchDisk(.mebibytes(120))
+        try disk.partition(
+            """
+            label: dos
+            1 : start=2048, size=40960, type=83
+            2 : start=43008, size=200704, type=5
+            5 : start=45056, size=40960, type=83
+            6 : start=88064, size=40960, type=83
+
+            """)
+        #expect(try disk.look().volumes.map(\.model.number) == [1, 5, 6])
+        // The second extended boot record lies somewhere between the two logical partitions: all of that is lost.
+        try disk.poke(86_016 * 512, [UInt8](repeating: 0, count: 2048 * 512))
+        let seen = try disk.look()
+        #expect(seen.volumes.map(\.model.number) == [0])
+        #expect(seen.volumes.first?.map.used == ExtentList(mebibytes(0, 120)))
+    }
+
     @Test func anMBRDiskWithLogicalPartitions() throws {
         let disk = try ScratchDisk(.mebibytes(120))
         try disk.partition(
