@@ -16,9 +16,9 @@ struct BackupCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "backup", abstract: "Makes a recovery point of one or more disks in an image set.",
         discussion: """
-            Only used blocks are read and stored; what the set holds already is not stored again, so a second backup of
-            the same disk is an incremental one and still complete in itself. The source is opened read-only, and a disk
-            that is mounted for writing is refused. The point exists only once everything was written, read back and
+            Only used blocks are read and stored; what the set holds already is not stored again, so a second backup of \
+            the same disk is an incremental one and still complete in itself. The source is opened read-only, and a disk \
+            that is mounted for writing is refused. The point exists only once everything was written, read back and \
             sealed; an interrupted backup leaves no point, and the next run takes over what it stored.
 
               relight backup /dev/sda --to /mnt/usb/machines

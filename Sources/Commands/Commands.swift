@@ -24,8 +24,8 @@ public struct Relight: ParsableCommand {
               --quiet            no progress
               --log-file <file>  also append everything said to a file
 
-            Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but with losses that are listed; 4 refused before the
-            first write; 5 damaged data found; 6 wrong passphrase or key; 7 store full or unreachable; 8 checked: does
+            Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but with losses that are listed; 4 refused before the \
+            first write; 5 damaged data found; 6 wrong passphrase or key; 7 store full or unreachable; 8 checked: does \
             not boot; 9 checked: undecided; 130 interrupted.
             """,
         version: version,

@@ -15,7 +15,7 @@ struct DisksCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "disks", abstract: "Shows what each disk holds.",
         discussion: """
-            Without arguments, all disks of this machine. A disk is named by path (/dev/sda, or a raw image file), by
+            Without arguments, all disks of this machine. A disk is named by path (/dev/sda, or a raw image file), by \
             serial:X, wwn:X or size:BYTES, or by what it holds: label:X, uuid:X. Nothing is written.
             """)
 

@@ -183,8 +183,8 @@ struct JobCommand: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Carries out a job file.",
             discussion: """
-                The file is JSON5: { relight: 1, steps: [{backup: {…}}, {verify: {…}}, {restore: {…}}, {run: […]}],
-                after: "poweroff" }. Keys are the options of the command line in camel case. A step that overwrites a
+                The file is JSON5: { relight: 1, steps: [{backup: {…}}, {verify: {…}}, {restore: {…}}, {run: […]}], \
+                after: "poweroff" }. Keys are the options of the command line in camel case. A step that overwrites a \
                 disk must name it by serial:, wwn: or its exact size: and say confirm: true.
                 """)
         @Argument(help: ArgumentHelp("The job file: a path, or label:NAME/file.", valueName: "file"))

@@ -17,7 +17,7 @@ struct MediaCommand: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Builds the hybrid ISO: CD and USB stick, BIOS, UEFI and Secure Boot.",
             discussion: """
-                Takes kernel, tools, firmware and signed loaders from the packages of one Debian suite, downloaded by
+                Takes kernel, tools, firmware and signed loaders from the packages of one Debian suite, downloaded by \
                 apt from the mirror this machine uses; nothing is installed. Needs apt, dpkg-deb and tar, no root.
                 """)
 

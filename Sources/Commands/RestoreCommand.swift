@@ -56,8 +56,8 @@ struct PlanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plan", abstract: "Shows what a restore would do. Nothing is written to any disk.",
         discussion: """
-            The plan is printed as a picture before and after, to scale, and as a table with the reason of each decision.
-            With -o it is also stored; `relight restore --plan FILE` carries exactly that plan out, and refuses when the
+            The plan is printed as a picture before and after, to scale, and as a table with the reason of each decision. \
+            With -o it is also stored; `relight restore --plan FILE` carries exactly that plan out, and refuses when the \
             target is another disk than the one it was made for.
             """)
 
@@ -135,14 +135,14 @@ struct RestoreCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "restore", abstract: "Restores a recovery point to bare disks, and reads back what it wrote.",
         discussion: """
-            Shows the plan, asks for the target's serial number or size (or takes --yes), and then: takes the old table
-            away, writes the data, reads everything back and compares it, writes the new table last, grows what the plan
+            Shows the plan, asks for the target's serial number or size (or takes --yes), and then: takes the old table \
+            away, writes the data, reads everything back and compares it, writes the new table last, grows what the plan \
             grows, and has each filesystem's own checker look. A restore that was cut off leaves a disk without a table.
 
               relight restore /mnt/usb/machines --to /dev/sdb
               relight restore label:BACKUPS/web01@3f2a --to serial:NEW1 --layout fill --yes
 
-            Boot repair and adaptation to other hardware are not in this version: --no-repair and --no-adapt say nothing
+            Boot repair and adaptation to other hardware are not in this version: --no-repair and --no-adapt say nothing \
             new. A system whose initramfs has all drivers starts on other controllers as it is.
             """)
 

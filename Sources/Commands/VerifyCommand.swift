@@ -14,8 +14,8 @@ struct VerifyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify", abstract: "Reads an image set back and checks every byte of it.",
         discussion: """
-            Without a point, the whole set: every recovery point, every list, every stored frame is read, decompressed and
-            compared with its hash. With --quick only the structure: that everything named is there, in full length and
+            Without a point, the whole set: every recovery point, every list, every stored frame is read, decompressed and \
+            compared with its hash. With --quick only the structure: that everything named is there, in full length and \
             with sound heads. Damage is named by file, place and what of which volume it costs; exit code 5.
             """)
 

@@ -190,10 +190,12 @@ extension DiskScan {
                     ? "Check the name."
                     : "The disks are:\n" + disks.map { "  \($0.summary)" }.joined(separator: "\n"))
         }
-        if let whole = devices.first(where: { $0.path == real }) {
+        // Without udev a node may have any name (/dev/mapper/x, mknod): the number behind it tells what it is.
+        let name = named(node: real)
+        if let whole = devices.first(where: { $0.path == real || $0.name == name }) {
             return SelectedDisk(path: real, disk: whole, isWholeDisk: true)
         }
-        if let whole = devices.first(where: { $0.partitions.contains { $0.path == real } }) {
+        if let whole = devices.first(where: { $0.partitions.contains { $0.path == real || $0.name == name } }) {
             return SelectedDisk(path: real, disk: whole, isWholeDisk: false)
         }
         return SelectedDisk(path: real, disk: nil, isWholeDisk: true)

@@ -8,7 +8,12 @@ extension DiskScan {
     /// Kernel names of the whole disks below a block device: a partition's disk, the members of a RAID or LVM volume,
     /// and, unless `throughFiles` is false, the disk of the file behind a loop device. At most 32 layers are followed.
     public func wholeDisks(under name: String, throughFiles: Bool = true) -> Set<String> {
-        var result: Set<String> = []
+        devices(under: name, throughFiles: throughFiles).filter { device(named: $0)?.slaves.isEmpty ?? false }
+    }
+
+    /// Kernel names of the block device itself and of everything below it, the layers between included: what a write to
+    /// it changes. Otherwise as ``wholeDisks(under:throughFiles:)``.
+    public func devices(under name: String, throughFiles: Bool = true) -> Set<String> {
         var seen: Set<String> = []
         var todo = [(name, 0)]
         while let (name, depth) = todo.popLast() {
@@ -20,13 +25,12 @@ extension DiskScan {
                 continue
             }
             todo += device.slaves.map { ($0, depth + 1) }
-            if device.slaves.isEmpty { result.insert(device.name) }
             // The disk that holds the file is touched too when the loop device is.
             if throughFiles, let backing = device.backingFile {
                 todo += blockDevices(holding: backing).map { ($0, depth + 1) }
             }
         }
-        return result
+        return seen
     }
 
     /// Kernel names of the whole disks that `path`, or the nearest folder above it that exists, lies on. Empty for
@@ -74,6 +78,13 @@ extension DiskScan {
             if members.contains(name) { return members }
         }
         return [name]
+    }
+
+    /// The kernel's name of the device whose node `path` is, whatever the node is called.
+    func named(node path: String) -> String? {
+        var status = stat()
+        guard unsafe stat(files.root + path, &status) == 0, status.st_mode & S_IFMT == S_IFBLK else { return nil }
+        return named(DeviceNumber(raw: UInt64(status.st_rdev)))
     }
 
     private func named(_ number: DeviceNumber) -> String? {

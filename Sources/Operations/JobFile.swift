@@ -47,7 +47,9 @@ public struct JobFile: Hashable, Sendable {
             decoder.allowsJSON5 = true
             root = try decoder.decode(JobValue.self, from: Data(text.utf8))
         } catch {
-            throw fault(.job, ["It is not JSON5: \(JobFile.reason(error))."])
+            // The decoder's own words may end with a full stop.
+            let reason = JobFile.reason(error)
+            throw fault(.job, ["It is not JSON5: \(reason)\(reason.hasSuffix(".") ? "" : ".")"])
         }
         guard case .object(let fields) = root else {
             throw fault(.job, ["It is not an object: { relight: 1, steps: […] }."])

@@ -26,7 +26,8 @@ struct SourceGuard {
             for (name, path, mounts, isSwap) in [(device.name, device.path, device.mounts, device.isSwap)] + parts {
                 let places = mounts.filter { writable.contains($0) }
                 guard isSwap || !places.isEmpty else { continue }
-                let below = scan.wholeDisks(under: name, throughFiles: false).union([device.name])
+                // The layers between count too: the source may be one of them.
+                let below = scan.devices(under: name, throughFiles: false).union([device.name])
                 guard !below.isDisjoint(with: names) else { continue }
                 uses += places.map { "\(path) is mounted for writing at \($0)" }
                 if isSwap { uses.append("\(path) is used as swap") }

@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import Findings
+import Glibc
 @testable import LinuxDisks
+import Geometry
 import MachineModel
 import Testing
+import Tools
 
 @Suite struct PlaceTests {
     @Test func pathLiesOnTheDiskOfItsMount() throws {
@@ -29,6 +32,19 @@ import Testing
         try system.mounts(["22 1 253:0 / /srv rw - xfs /dev/mapper/vg-sets rw"])
         try system.write("srv/x", "")
         #expect(system.scan.disks(holding: "/srv") == ["sda", "vda"])
+        // The layers between are touched too.
+        #expect(system.scan.devices(under: "dm-0") == ["dm-0", "md0", "sda2", "sda", "vda"])
+    }
+
+    @Test(.enabled(if: geteuid() == 0, "making a device node needs root"))
+    func aNodeOfAnyNameIsKnownByItsNumber() throws {
+        let scan = DiskScan()
+        guard let disk = scan.devices.first(where: { $0.size > .zero }) else { return }
+        let path = "/tmp/relight-node-\(getpid())"
+        let number = disk.device.split(separator: ":").map(String.init)
+        _ = try Tool("mknod", package: "coreutils").check([path, "b"] + number)
+        defer { _ = unsafe unlink(path) }
+        #expect(try DiskSelector.resolve(path, in: scan).disk?.name == disk.name)
     }
 
     @Test func layersInACircleEnd() throws {
