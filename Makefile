@@ -19,7 +19,7 @@ BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev libpar
 	make pkg-config uuid-dev \
 	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata zlib1g
 # What the tests and the demo need besides.
-TEST_PACKAGES := coreutils cpio procps diffutils dosfstools e2fsprogs fdisk gdisk mmdebstrap mount mtools ovmf parted partclone \
+TEST_PACKAGES := coreutils cpio procps diffutils dosfstools e2fsprogs fdisk gdisk mmdebstrap mount mtools ovmf parted partclone python3-cryptography python3-zstandard \
 	python3 qemu-system-x86 qemu-utils seabios strace uidmap xz-utils zstd
 
 # The largest binary that is accepted, in bytes. One use of the full Foundation costs 44 MB.

@@ -95,6 +95,8 @@ public struct FaultCode: Hashable, Sendable, RawRepresentable {
     public static let storeFailed = FaultCode("store.failed", exit: .store)
     /// The passphrase or key is wrong.
     public static let wrongKey = FaultCode("key.wrong", exit: .wrongKey)
+    /// The set is encrypted and no passphrase or key file was given.
+    public static let keyNeeded = FaultCode("key.needed", exit: .wrongKey)
     /// An external program is not installed.
     public static let toolMissing = FaultCode("tool.missing", exit: .failed)
     /// An external program failed or ran out of time.

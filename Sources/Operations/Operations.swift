@@ -17,7 +17,7 @@ import MachineModel
 /// The program's version, as stored in recovery points and shown by `--version`.
 public enum Program {
     /// Semantic version.
-    public static let version = "0.1.0"
+    public static let version = "0.2.0"
 }
 
 /// A disk opened for reading.

@@ -70,16 +70,16 @@ import Testing
         var sound = 0
         for _ in 0..<50_000 {
             var bytes = Self.mutated(record.bytes, &random)
-            if bytes.count >= 32 {
+            if bytes.count >= 48 {
                 let count = Int(bytes[7])
-                let listed = Array(bytes.dropFirst(32).prefix(count * 32))
+                let listed = Array(bytes.dropFirst(48).prefix(count * 32))
                 var check: [UInt8] = []
-                check.appendLittleEndian(CRC32.castagnoli.checksum(Array(bytes[..<28]) + listed))
-                bytes.replaceSubrange(28..<32, with: check)
+                check.appendLittleEndian(CRC32.castagnoli.checksum(Array(bytes[..<44]) + listed))
+                bytes.replaceSubrange(44..<48, with: check)
             }
             guard let read = try? unsafe RecordHeader(bytes.span.bytes, at: 0, unitSize: 65_536) else { continue }
             sound += 1
-            #expect(read.plainLength <= SetHeader.frameSize && read.storedLength <= read.plainLength)
+            #expect(read.plainLength <= SetHeader.frameSize && read.storedLength <= read.plainLength + GCM.tagSize)
             #expect(read.totalSize <= RecordHeader.maximumSize)
             for index in read.ids.indices where read.kind == .frame {
                 #expect(!read.unitRange(index, unitSize: 65_536).isEmpty)
@@ -310,7 +310,8 @@ import Testing
                 try hasher.hash(Array(pack[$0..<min($0 + PackFooter.segmentSize, trailer.offset)]))
             }
             let (again, _) = try PackFooter.bytes(
-                records: count, entries: entries, offset: trailer.offset, segments: segments, hasher: hasher)
+                records: count, entries: entries, recordsEnd: trailer.offset, offset: trailer.offset,
+                segments: segments, hasher: hasher)
             #expect(again == Array(pack[trailer.offset...]))
         }
     }
@@ -330,7 +331,7 @@ import Testing
         }
         let all = try scan()
         #expect(all.count > 5)
-        for place in [all[1], all[1] + 28, all[3] + 33] { store.objects[name]?[place] ^= 0x10 }
+        for place in [all[1], all[1] + 44, all[3] + 49] { store.objects[name]?[place] ^= 0x10 }
         #expect(try scan() == all.enumerated().filter { $0.offset != 1 && $0.offset != 3 }.map(\.element))
     }
 

@@ -20,10 +20,12 @@ enum Judge {
         return status == -1 ? -1 : (status >> 8) & 0xFF
     }
 
+    static let canDecrypt = run("/usr/bin/python3 -c 'import cryptography' 2>/dev/null") == 0
+
     static let canRun =
-        run("python3 -c 'import zstandard' 2>/dev/null") == 0
-        || run("python3 -c 'import ctypes; ctypes.CDLL(\"libzstd.so.1\")' 2>/dev/null") == 0
-        || run("python3 -c 'pass' 2>/dev/null && zstd --version >/dev/null 2>&1") == 0
+        run("/usr/bin/python3 -c 'import zstandard' 2>/dev/null") == 0
+        || run("/usr/bin/python3 -c 'import ctypes; ctypes.CDLL(\"libzstd.so.1\")' 2>/dev/null") == 0
+        || run("/usr/bin/python3 -c 'pass' 2>/dev/null && zstd --version >/dev/null 2>&1") == 0
 }
 
 /// The independent reader `Tests/Judges/read_set.py` restores what the program stored, knowing docs/image-format.md only.
@@ -38,8 +40,18 @@ struct JudgeTests {
         return bytes
     }
 
-    @Test(arguments: [ByteCount.kibibytes(64), .kibibytes(16)])
-    func anIndependentReaderRestoresTheSameBytes(unitSize: ByteCount) throws {
+    static func write(_ bytes: [UInt8], to path: String) throws {
+        let file = unsafe open(path, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+        try #require(file >= 0)
+        #expect(unsafe Glibc.write(file, bytes, bytes.count) == bytes.count)
+        close(file)
+    }
+
+    @Test(
+        arguments: [ByteCount.kibibytes(64), .kibibytes(16)],
+        [nil, NewEncryption.Cipher.aes256, NewEncryption.Cipher.aes128])
+    func anIndependentReaderRestoresTheSameBytes(unitSize: ByteCount, cipher: NewEncryption.Cipher?) throws {
+        if cipher != nil, !Judge.canDecrypt { try Test.cancel("needs Python's module cryptography") }
         let folder = Sample.folder()
         defer { Sample.remove(folder) }
         // One disk: two volumes with maps, and the rest of the disk; several pages; duplicates; a second point.
@@ -59,11 +71,16 @@ struct JudgeTests {
             ExtentList(Extent(from: .zero, to: volumes[1].length)),
         ]
         let store = FolderStore(path: folder + "/set")
+        let passphrase = Array("ein ganz langes Wort: äöü".utf8)
+        let keys = KeyRing(.passphrase(Secret(passphrase)))
+        try Self.write(passphrase + [10], to: folder + "/passphrase")
+        let key = cipher == nil ? "" : "--passphrase-file '\(folder)/passphrase'"
         var expected: [UInt8] = []
         for round in 0..<2 {
             disk[50 << 20] = UInt8(round + 1)
             expected = [UInt8](repeating: 0, count: size)
-            let writer = try SetWriter(store, options: .init(unitSize: unitSize))
+            let encryption = cipher.map { NewEncryption($0, cost: 10) }
+            let writer = try SetWriter(store, options: .init(unitSize: unitSize, encryption: encryption), keys: keys)
             let worker = try UnitWorker(writer)
             let rest = ExtentList([
                 Extent(from: .zero, to: .mebibytes(1)), Extent(from: .mebibytes(40), to: .mebibytes(41)),
@@ -96,10 +113,12 @@ struct JudgeTests {
         }
         let out = folder + "/out"
         #expect(unsafe mkdir(out, 0o755) == 0)
-        #expect(Judge.run("python3 '\(Judge.script)' restore '\(folder)/set' latest '\(out)'") == 0)
+        #expect(Judge.run("/usr/bin/python3 '\(Judge.script)' \(key) restore '\(folder)/set' latest '\(out)'") == 0)
         #expect(try Self.file(out + "/disk0.img") == expected)
-        #expect(Judge.run("python3 '\(Judge.script)' check '\(folder)/set'") == 0)
-        #expect(Judge.run("python3 '\(Judge.script)' list '\(folder)/set' | grep -c round | grep -qx 2") == 0)
+        #expect(Judge.run("/usr/bin/python3 '\(Judge.script)' check '\(folder)/set'") == 0)
+        #expect(
+            Judge.run("/usr/bin/python3 '\(Judge.script)' \(key) list '\(folder)/set' | grep -c round | grep -qx 2")
+                == 0)
     }
 
     @Test func theIndependentReaderRefusesDamage() throws {
@@ -111,7 +130,8 @@ struct JudgeTests {
         let file = unsafe open("\(folder)/set/\(pack)", O_RDWR)
         #expect(unsafe pwrite(file, "damage", 6, 5_000) == 6)
         close(file)
-        #expect(Judge.run("python3 '\(Judge.script)' restore '\(folder)/set' latest '\(folder)' 2>/dev/null") == 1)
-        #expect(Judge.run("python3 '\(Judge.script)' check '\(folder)/set' 2>/dev/null") == 1)
+        #expect(
+            Judge.run("/usr/bin/python3 '\(Judge.script)' restore '\(folder)/set' latest '\(folder)' 2>/dev/null") == 1)
+        #expect(Judge.run("/usr/bin/python3 '\(Judge.script)' check '\(folder)/set' 2>/dev/null") == 1)
     }
 }

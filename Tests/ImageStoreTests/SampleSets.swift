@@ -45,9 +45,9 @@ enum Sample {
     @discardableResult
     static func backup(
         _ volumes: [(content: [UInt8], used: ExtentList?)], to store: any ObjectStore, name: String = "sample",
-        options: SetWriter.Options = .init(), readBack: Bool = true, unreadable: [Extent] = []
+        options: SetWriter.Options = .init(), keys: KeyRing = .none, readBack: Bool = true, unreadable: [Extent] = []
     ) throws -> (PointSummary, SetWriter.Statistics) {
-        let writer = try SetWriter(store, options: options)
+        let writer = try SetWriter(store, options: options, keys: keys)
         let worker = try UnitWorker(writer)
         for (number, volume) in volumes.enumerated() {
             let stream = try writer.beginStream(

@@ -191,10 +191,12 @@ import Testing
     @Test func anotherVersionIsRefusedByNumber() throws {
         let store = MemoryStore()
         try SetWriter(store).abandon()
-        for name in ["set.a", "set.b"] { store.objects[name]?[8] = 1 }
-        let fault = #expect(throws: Fault.self) { try SetReader(store) }
-        #expect(fault?.code == .setVersion)
-        #expect(fault?.what.contains("version 1") == true)
+        for version in [UInt8(0), 2] {
+            for name in ["set.a", "set.b"] { store.objects[name]?[8] = version }
+            let fault = #expect(throws: Fault.self) { try SetReader(store) }
+            #expect(fault?.code == .setVersion)
+            #expect(fault?.what.contains("version \(version)") == true)
+        }
     }
 
     @Test func theFolderHoldsATextForPeople() throws {

@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 # Relight: recovery environment toolkit.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An independent reader of Relight image sets, format version 0, written from docs/image-format.md alone.
+"""An independent reader of Relight image sets, format version 1, written from docs/image-format.md alone.
 
-    read_set.py list SET                   one line for each recovery point: oid, number, name, disks, used bytes
-    read_set.py restore SET POINT FOLDER   writes FOLDER/disk0.img, disk1.img, ... (POINT: oid prefix or "latest")
-    read_set.py check SET                  footers made again from the records must equal those stored
+    read_set.py [KEY] list SET                   a line for each recovery point: oid, number, name, disks, used bytes
+    read_set.py [KEY] restore SET POINT FOLDER   writes FOLDER/disk0.img, disk1.img, ... (POINT: oid prefix or "latest")
+    read_set.py check SET                        footers made again from the records must equal those stored
 
-Exit status 0, or 1 with a sentence on standard error. Needs Python 3.8 and, to decompress, the module zstandard, the
-library libzstd.so.1, or the program zstd.
+KEY, for an encrypted set: --passphrase-file FILE (one line end at its end is left out) or --key-file FILE.
+Exit status 0, or 1 with a sentence on standard error. Needs Python 3.8; to decompress, the module zstandard, the library
+libzstd.so.1, or the program zstd; to decrypt, the module cryptography.
 """
 import ctypes
 import ctypes.util
 import hashlib
+import hmac
 import json
 import os
 import struct
@@ -123,18 +125,41 @@ def payload(compression, plain_length, stored):
     return decompress(stored, plain_length)
 
 
+# --- section 8: encryption --------------------------------------------------------------------------------------------
+
+
+def hkdf(key, salt, info, count=32):
+    """RFC 5869 with SHA-256, for at most 32 bytes."""
+    return hmac.new(hmac.new(salt, key, "sha256").digest(), info + b"\x01", "sha256").digest()[:count]
+
+
+def gcm(key):
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key)
+
+
+def decrypt(cipher, nonce, data, additional):
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        return cipher.decrypt(nonce, data, additional)
+    except InvalidTag:
+        raise Damaged("something does not decrypt")
+
+
 # --- sections 3 and 5: the set, packs ---------------------------------------------------------------------------------
 
 
 class Set:
-    def __init__(self, path):
-        self.path, self.header, self.files = path, None, {}
+    def __init__(self, path, secret=None):
+        self.path, self.header, self.files, self.sessions = path, None, {}, {}
         for name in ("set.a", "set.b"):
             try:
                 data = self.file(name)
                 need(data[:8] == b"RLGTSET\0", "not a set header")
-                if struct.unpack_from("<H", data, 8)[0] != 0:
-                    sys.exit("the set has version %d of the format; this reader knows 0" % struct.unpack_from("<H", data, 8))
+                if struct.unpack_from("<H", data, 8)[0] != 1:
+                    sys.exit("the set has version %d of the format; this reader knows 1" % struct.unpack_from("<H", data, 8))
                 need(len(data) == 128 and check(data[:124]) == struct.unpack_from("<I", data, 124)[0], "damaged header")
                 need(struct.unpack_from("<I", data, 12)[0] == 0, "features this reader does not know")
                 self.header = data
@@ -144,7 +169,55 @@ class Set:
         need(self.header, "neither set.a nor set.b is a sound set header")
         self.unit, frame, page = struct.unpack_from("<III", self.header, 48)
         need(self.unit in (65536, 16384) and frame == FRAME and page == PAGE_UNITS, "unknown sizes")
-        need(self.header[60] == 1 and self.header[61] == 0, "an unknown hash or cipher")
+        self.oid, self.cipher = self.header[24:40], self.header[61]
+        need(self.cipher <= 2 and self.header[60] == (2 if self.cipher else 1), "an unknown hash or cipher")
+        self.id_key = None
+        if self.cipher and secret:
+            master = self.unlock(*secret)
+            self.id_key = hkdf(master, self.oid, b"relight 1 ids")
+            self.data_key = hkdf(master, self.oid, b"relight 1 data")
+
+    def unlock(self, kind, secret):
+        slots = 0
+        for folder in ("keys", "copies/keys"):
+            try:
+                names = os.listdir(os.path.join(self.path, folder))
+            except OSError:
+                continue
+            for name in sorted(names):
+                data = self.file(folder + "/" + name)
+                if len(data) != 384 or data[:8] != b"RLGTKEYS" or check(data[:252]) != struct.unpack_from("<I", data, 252)[0]:
+                    continue
+                version, slot_kind, function = struct.unpack_from("<HBB", data, 8)
+                log_n, r, p = data[40], *struct.unpack_from("<II", data, 44)
+                need(version == 1 and function == 1 and 10 <= log_n <= 24 and 1 <= r <= 32 and 1 <= p <= 16, "a bad key slot")
+                need((128 << log_n) * r <= 1 << 30, "a key slot that asks for too much memory")
+                slots += 1
+                if slot_kind != kind:
+                    continue
+                memory = (128 << log_n) * r * 2 + (1 << 20)
+                key = hashlib.scrypt(secret, salt=data[64:96], n=1 << log_n, r=r, p=p, maxmem=memory, dklen=32)
+                try:
+                    master = decrypt(gcm(key), data[96:108], data[112:160], self.oid + data[:112])
+                except Damaged:
+                    continue
+                proof = hkdf(master, self.oid, b"relight 1 check" + self.header[:64])
+                need(proof == self.header[64:96], "the header is not the one the key belongs to")
+                return master
+        raise Damaged("wrong passphrase or key file" if slots else "no sound key slot")
+
+    def id(self, data):
+        if self.cipher:
+            need(self.id_key, "the set is encrypted: give --passphrase-file or --key-file")
+            return hmac.new(self.id_key, data, "sha256").digest()
+        return hashlib.sha256(data).digest()
+
+    def opened(self, salt, counter, data, additional):
+        """Decrypts what the run `salt` encrypted as number `counter`."""
+        need(self.id_key, "the set is encrypted: give --passphrase-file or --key-file")
+        if salt not in self.sessions:
+            self.sessions[salt] = gcm(hkdf(self.data_key, salt, b"relight 1 session", 32 if self.cipher == 1 else 16))
+        return decrypt(self.sessions[salt], struct.pack(">IQ", 0, counter), data, self.oid + additional)
 
     def file(self, name):
         with open(os.path.join(self.path, name), "rb") as file:
@@ -162,19 +235,20 @@ class Set:
 
     def head(self, data, at):
         """A record's head at `at`: kind, compression, plain length, stored length, ids, size of the head."""
-        need(data[at : at + 4] == b"RLRC" and len(data) >= at + 32, "no record")
+        need(data[at : at + 4] == b"RLRC" and len(data) >= at + 48, "no record")
         kind, compression, cipher, count, plain, stored = struct.unpack_from("<4B2I", data, at + 4)
-        size = 32 + 32 * count
+        size = 48 + 32 * count
         need(len(data) >= at + size, "a record's head is cut off")
-        expected = struct.unpack_from("<I", data, at + 28)[0]
-        need(check(data[at : at + 28] + data[at + 32 : at + size]) == expected, "a record's head is damaged")
-        need(kind in (1, 2) and compression in (0, 1) and cipher == 0, "an unknown kind of record")
+        expected = struct.unpack_from("<I", data, at + 44)[0]
+        need(check(data[at : at + 44] + data[at + 48 : at + size]) == expected, "a record's head is damaged")
+        need(kind in (1, 2) and compression in (0, 1) and cipher == self.cipher, "an unknown kind of record")
         if kind == 1:
             need(1 <= count <= FRAME // self.unit and (count - 1) * self.unit < plain <= count * self.unit, "a bad frame")
         else:
             need(count == 1 and 1 <= plain <= 65536, "a bad page")
-        need(stored == plain if compression == 0 else 1 <= stored < plain, "a bad stored length")
-        ids = [data[at + 32 + 32 * i : at + 64 + 32 * i] for i in range(count)]
+        packed = stored - (16 if cipher else 0)
+        need(packed == plain if compression == 0 else 1 <= packed < plain, "a bad stored length")
+        ids = [data[at + 48 + 32 * i : at + 80 + 32 * i] for i in range(count)]
         return kind, compression, plain, stored, ids, size
 
     def record(self, name, offset, size):
@@ -182,7 +256,11 @@ class Set:
         data = self.read(name, offset, size)
         kind, compression, plain, stored, ids, head = self.head(data, 0)
         need((head + stored + 15) // 16 * 16 == size, "a record of another size")
-        return kind, ids, payload(compression, plain, data[head : head + stored])
+        content = data[head : head + stored]
+        if self.cipher:
+            salt, counter = data[16:32], struct.unpack_from("<Q", data, 32)[0]
+            content = self.opened(salt, counter, content, data[:16] + data[48:head])
+        return kind, ids, payload(compression, plain, content)
 
     # --- section 7: points ---
 
@@ -200,11 +278,14 @@ class Set:
         need(len(data) >= 256 and data[:8] == b"RLGTPOIN", "not a recovery point")
         need(check(data[:124]) == struct.unpack_from("<I", data, 124)[0], "the header is damaged")
         version, compression, cipher, size, plain, stored = struct.unpack_from("<HBBIQQ", data, 8)
-        need(version == 0 and cipher == 0 and size == 256 and data[128:256] == self.header, "another format or set")
+        need(version == 1 and cipher == self.cipher and size == 256 and data[128:256] == self.header, "another format or set")
         need(plain <= 128 << 20 and len(data) == 256 + stored, "a bad length")
         need(hashlib.sha256(data[256:]).digest() == data[64:96], "the stored body does not match its hash")
-        body = payload(compression, plain, data[256:])
-        root = hashlib.sha256(body).digest()
+        content = data[256:]
+        if self.cipher:
+            content = self.opened(data[96:112], struct.unpack_from("<Q", data, 112)[0], content, data[:64])
+        body = payload(compression, plain, content)
+        root = self.id(body)
         need(root == data[32:64] and root[:16].hex() == oid, "the body does not match its hash or name")
         cursor, point = Cursor(body), {"oid": oid, "streams": []}
         while not cursor.done():
@@ -212,7 +293,7 @@ class Set:
             content = Cursor(cursor.take(length))
             if kind == 1:
                 point["facts"] = json.loads(content.take(length))
-                need(point["facts"]["schema"] == "relight.point/0", "an unknown schema")
+                need(point["facts"]["schema"] == "relight.point/1", "an unknown schema")
             elif kind == 2:
                 count = content.u32()
                 point["packs"] = [(content.take(16).hex(), content.u64(), content.take(32)) for _ in range(count)]
@@ -261,7 +342,7 @@ class Set:
         for folder in ("packs", "copies/packs"):
             try:
                 kind, ids, data = self.record("%s/%s/%s.pack" % (folder, pack[:2], pack), offset, size)
-                need(kind == 2 and ids == [page] and hashlib.sha256(data).digest() == page, "a page is damaged")
+                need(kind == 2 and ids == [page] and self.id(data) == page, "a page is damaged")
                 break
             except (OSError, Damaged) as error:
                 problem = problem or error
@@ -295,7 +376,7 @@ class Set:
                     need(kind == 1 and stored[index : index + len(ids)] == ids, "a frame holds other units")
                     for i, unit_id in enumerate(ids):
                         unit = data[(index + i) * self.unit : (index + i + 1) * self.unit]
-                        need(hashlib.sha256(unit).digest() == unit_id, "a unit does not match its id")
+                        need(self.id(unit) == unit_id, "a unit does not match its id")
                         start = (first + i) * self.unit
                         need(len(unit) == min(self.unit, stream["length"] - start), "a unit of another length")
                         while cursor < len(used) and sum(used[cursor]) <= start:
@@ -320,7 +401,8 @@ class Set:
         need(trailer[:8] == b"RLGTSEAL" and check(trailer[:60]) == struct.unpack_from("<I", trailer, 60)[0], "no trailer")
         offset, length = struct.unpack_from("<QQ", trailer, 8)
         footer, at, count, heads = data[offset : offset + length], 192, 0, b""
-        while at < offset:
+        end_of_records = struct.unpack_from("<Q", footer, 24)[0]
+        while at < end_of_records:
             kind, _, _, stored, _, size = self.head(data, at)
             need(kind == data[10], "a record of the other kind")
             heads += struct.pack("<Q", at) + data[at : at + size]
@@ -328,15 +410,24 @@ class Set:
             need(not any(data[at + size + stored : end]), "padding that is not zero")
             at, count = end, count + 1
         hashes = [hashlib.sha256(data[i : min(i + SEGMENT, offset)]).digest() for i in range(0, offset, SEGMENT)]
-        again = b"RLGTFOOT" + struct.pack("<III12x", count, len(hashes), SEGMENT) + heads + b"".join(hashes)
-        need(at == offset and again == footer, "the footer made again differs from the one stored")
+        again = b"RLGTFOOT" + struct.pack("<III4xQ", count, len(hashes), SEGMENT, at) + heads + b"".join(hashes)
+        need(at <= offset and again == footer, "the footer made again differs from the one stored")
         need(hashlib.sha256(footer).digest() == trailer[24:56], "the footer's hash is wrong")
 
 
 def main(arguments):
+    secret = None
+    if arguments[:1] == ["--passphrase-file"] or arguments[:1] == ["--key-file"]:
+        with open(arguments[1], "rb") as file:
+            text = file.read()
+        if arguments[0] == "--passphrase-file":
+            secret = 1, text[:-2] if text.endswith(b"\r\n") else text[:-1] if text.endswith(b"\n") else text
+        else:
+            secret = 2, text
+        arguments = arguments[2:]
     if len(arguments) < 2 or arguments[0] not in ("list", "restore", "check"):
         sys.exit(__doc__)
-    image_set = Set(arguments[1])
+    image_set = Set(arguments[1], secret)
     if arguments[0] == "list":
         for point in image_set.points():
             facts = point["facts"]["facts"]

@@ -37,3 +37,23 @@ extension ObjectHandle {
         try read(at: ByteCount(offset), into: &span)
     }
 }
+
+extension Array where Element == UInt8 {
+    /// ``withUnsafeBytes(_:)`` for bodies that throw faults.
+    func withRawBytes<R>(_ body: (UnsafeRawBufferPointer) throws(Fault) -> R) throws(Fault) -> R {
+        let result: Result<R, Fault> = unsafe withUnsafeBytes { pointer in
+            do throws(Fault) { return .success(try unsafe body(pointer)) } catch { return .failure(error) }
+        }
+        return try result.get()
+    }
+
+    /// ``withUnsafeMutableBytes(_:)`` for bodies that throw faults.
+    mutating func withMutableRawBytes<R>(
+        _ body: (UnsafeMutableRawBufferPointer) throws(Fault) -> R
+    ) throws(Fault) -> R {
+        let result: Result<R, Fault> = unsafe withUnsafeMutableBytes { pointer in
+            do throws(Fault) { return .success(try unsafe body(pointer)) } catch { return .failure(error) }
+        }
+        return try result.get()
+    }
+}

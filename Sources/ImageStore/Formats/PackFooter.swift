@@ -12,7 +12,9 @@ struct PackFooter: Hashable, Sendable {
         var record: RecordHeader
     }
     var entries: [Entry]
-    /// Where the footer begins = where the records end.
+    /// Where the records end. What lies between here and the footer is parity.
+    var recordsEnd: Int
+    /// Where the footer begins.
     var offset: Int
     /// SHA-256 of each 4 MiB of the bytes before the footer; the last piece may be shorter.
     var segments: [UnitID]
@@ -28,12 +30,13 @@ struct PackFooter: Hashable, Sendable {
     static let maximumSize = 64 << 20
 
     /// The head of the footer; entries and segment hashes follow.
-    static func head(records: Int, segments: Int) -> [UInt8] {
+    static func head(records: Int, segments: Int, recordsEnd: Int) -> [UInt8] {
         var result = magic
         result.appendLittleEndian(UInt32(truncatingIfNeeded: records))
         result.appendLittleEndian(UInt32(truncatingIfNeeded: segments))
         result.appendLittleEndian(UInt32(segmentSize))
-        result += [UInt8](repeating: 0, count: 12)
+        result += [UInt8](repeating: 0, count: 4)
+        result.appendLittleEndian(UInt64(recordsEnd))
         return result
     }
 
@@ -54,11 +57,11 @@ struct PackFooter: Hashable, Sendable {
         return result
     }
 
-    /// Footer and trailer of a pack with `entries` (made by ``entry(offset:head:)``) whose records end at `offset`.
+    /// Footer and trailer of a pack with `entries` (made by ``entry(offset:head:)``); the footer begins at `offset`.
     static func bytes(
-        records: Int, entries: [UInt8], offset: Int, segments: [UnitID], hasher: Hasher256
+        records: Int, entries: [UInt8], recordsEnd: Int, offset: Int, segments: [UnitID], hasher: Hasher256
     ) throws(Fault) -> (bytes: [UInt8], digest: UnitID) {
-        var result = head(records: records, segments: segments.count)
+        var result = head(records: records, segments: segments.count, recordsEnd: recordsEnd)
         result += entries
         for segment in segments { segment.append(to: &result) }
         let digest = try hasher.hash(result)
@@ -106,9 +109,10 @@ struct PackFooter: Hashable, Sendable {
         let records = Int(try span.littleEndian(UInt32.self, "number of records", at: 8))
         let segments = Int(try span.littleEndian(UInt32.self, "number of segments", at: 12))
         let size = try span.littleEndian(UInt32.self, "segment size", at: 16)
-        // Each record takes at least 72 bytes here, so the counts are bounded by the footer's length before anything
+        let end = try span.littleEndian(UInt64.self, "end of the records", at: 24)
+        // Each record takes at least 88 bytes here, so the counts are bounded by the footer's length before anything
         // is allocated.
-        guard records <= span.byteCount / 72, segments <= span.byteCount / UnitID.size,
+        guard records <= span.byteCount / 88, end <= UInt64(trailer.offset), segments <= span.byteCount / UnitID.size,
             size == UInt32(PackFooter.segmentSize),
             segments == (trailer.offset + PackFooter.segmentSize - 1) / PackFooter.segmentSize
         else {
@@ -123,7 +127,8 @@ struct PackFooter: Hashable, Sendable {
         for _ in 0..<records {
             let offset = try span.littleEndian(UInt64.self, "record offset", at: position)
             let record = try RecordHeader(span, at: position + 8, unitSize: unitSize)
-            guard offset == UInt64(expected), expected <= trailer.offset - record.totalSize else {
+            guard offset == UInt64(expected), record.totalSize <= Int(end), expected <= Int(end) - record.totalSize
+            else {
                 throw .invalid(
                     field: "record offset", at: position, seen: "\(offset)", expected: "\(expected), inside the records"
                 )
@@ -132,7 +137,7 @@ struct PackFooter: Hashable, Sendable {
             expected += record.totalSize
             position += 8 + record.headSize
         }
-        guard expected == trailer.offset, position + segments * UnitID.size == span.byteCount else {
+        guard expected == Int(end), position + segments * UnitID.size == span.byteCount else {
             throw .invalid(
                 field: "footer length", at: 0, seen: "\(span.byteCount)", expected: "the length its contents need")
         }
@@ -142,6 +147,7 @@ struct PackFooter: Hashable, Sendable {
             hashes.append(try UnitID(span, "segment hash", at: position + index * UnitID.size))
         }
         self.entries = entries
+        self.recordsEnd = expected
         self.offset = trailer.offset
         self.segments = hashes
         self.digest = trailer.digest

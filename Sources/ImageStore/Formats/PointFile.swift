@@ -74,7 +74,7 @@ struct PointFile: Hashable, Sendable {
     }
 
     /// The file's bytes and the point's id.
-    func sealed(_ hasher: Hasher256) throws(Fault) -> (bytes: [UInt8], id: ObjectID) {
+    func sealed(_ hasher: Hasher256, _ sealer: RecordSealer) throws(Fault) -> (bytes: [UInt8], id: ObjectID) {
         let body = try self.body()
         guard body.count <= PointFile.maximumBody else {
             throw Fault(
@@ -82,7 +82,7 @@ struct PointFile: Hashable, Sendable {
                 what: "The recovery point's description takes \(body.count) bytes, more than can be stored.",
                 remedy: "Image fewer disks into one recovery point.")
         }
-        let root = try hasher.hash(body)
+        let root = try hasher.id(body)
         let compressor = try Compressor(.level(3))
         var packed = [UInt8](repeating: 0, count: body.count)
         let smaller: Int? = unsafe body.withUnsafeBytes { source in
@@ -90,15 +90,19 @@ struct PointFile: Hashable, Sendable {
                 unsafe compressor.compress(source, into: UnsafeMutableRawBufferPointer(rebasing: target.dropLast(1)))
             }
         }
-        let stored = smaller.map { Array(packed[..<$0]) } ?? body
+        var stored = smaller.map { Array(packed[..<$0]) } ?? body
         var header = PointFile.magic
         header.appendLittleEndian(SetHeader.version)
-        header += [smaller == nil ? StoredID.raw : StoredID.zstandard, StoredID.noCipher]
+        header += [smaller == nil ? StoredID.raw : StoredID.zstandard, set.cipher]
         header.appendLittleEndian(UInt32(PointFile.headerSize))
         header.appendLittleEndian(UInt64(body.count))
-        header.appendLittleEndian(UInt64(stored.count))
+        header.appendLittleEndian(UInt64(stored.count + (set.isEncrypted ? GCM.tagSize : 0)))
         root.append(to: &header)
+        var run: (salt: ObjectID, counter: UInt64) = (ObjectID(high: 0, low: 0), 0)
+        if set.isEncrypted { (stored, run) = try sealer.sealed(stored, additional: set.id.bytes + header) }
         try hasher.hash(stored).append(to: &header)
+        header += run.salt.bytes
+        header.appendLittleEndian(run.counter)
         header += [UInt8](repeating: 0, count: 124 - header.count)
         header.appendLittleEndian(CRC32.castagnoli.checksum(header))
         return (header + set.bytes + stored, PointFile.id(root))
@@ -121,7 +125,7 @@ struct PointFile: Hashable, Sendable {
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         do {
             let json = try encoder.encode(
-                Facts(schema: "relight.point/0", number: number, salt: ObjectID.random().text, facts: facts))
+                Facts(schema: "relight.point/1", number: number, salt: ObjectID.random().text, facts: facts))
             guard json.count <= PointFile.maximumFacts else {
                 throw Fault(
                     .unsupported, what: "The machine's description takes \(json.count) bytes, more than can be stored.",
@@ -180,8 +184,14 @@ struct PointFile: Hashable, Sendable {
     struct Header: Hashable, Sendable {
         var set: SetHeader
         var compression: UInt8
+        var cipher: UInt8
         var plainLength: Int
         var storedLength: Int
+        /// The run that encrypted the body, and the number that run gave it.
+        var salt: ObjectID
+        var counter: UInt64
+        /// What the body's encryption is bound to, together with the set's id: bytes 0 … 63.
+        var bound: [UInt8]
         var root: UnitID
         /// Hash of the body as stored.
         var stored: UnitID
@@ -199,17 +209,22 @@ struct PointFile: Hashable, Sendable {
             let cipher = try span.littleEndian(UInt8.self, "cipher", at: 11)
             let plain = try span.littleEndian(UInt64.self, "plain length", at: 16)
             let stored = try span.littleEndian(UInt64.self, "stored length", at: 24)
-            guard version == SetHeader.version, compression <= StoredID.zstandard, cipher == StoredID.noCipher,
-                plain >= 1, plain <= UInt64(PointFile.maximumBody), stored >= 1, stored <= plain,
-                compression == StoredID.zstandard || stored == plain,
+            let tag = UInt64(cipher == StoredID.noCipher ? 0 : GCM.tagSize)
+            guard version == SetHeader.version, compression <= StoredID.zstandard, cipher <= StoredID.aes128,
+                plain >= 1, plain <= UInt64(PointFile.maximumBody), stored > tag, stored - tag <= plain,
+                compression == StoredID.zstandard || stored - tag == plain,
                 fileSize == UInt64(PointFile.headerSize) + stored
             else {
                 throw .invalid(
                     field: "version, compression, cipher, lengths", at: 8,
                     seen: "\(version), \(compression), \(cipher), \(plain), \(stored) in a file of \(fileSize) bytes",
-                    expected: "version 0 and lengths that fit the file")
+                    expected: "version 1 and lengths that fit the file")
             }
             self.compression = compression
+            self.cipher = cipher
+            self.salt = try ObjectID(span, "session salt", at: 96)
+            self.counter = try span.littleEndian(UInt64.self, "counter", at: 112)
+            self.bound = (0..<64).map { unsafe span.unsafeLoad(fromByteOffset: $0, as: UInt8.self) }
             self.plainLength = Int(plain)
             self.storedLength = Int(stored)
             self.root = try UnitID(span, "root hash", at: 32)
@@ -284,7 +299,7 @@ extension PointFile {
         do {
             return try JSONDecoder().decode(Facts.self, from: Data(body[content.position..<content.end]))
         } catch {
-            throw .invalid(field: "facts", at: content.position, seen: "\(error)", expected: "relight.point/0")
+            throw .invalid(field: "facts", at: content.position, seen: "\(error)", expected: "relight.point/1")
         }
     }
 

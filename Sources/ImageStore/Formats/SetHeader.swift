@@ -14,9 +14,15 @@ struct SetHeader: Hashable, Sendable {
     var created: UInt64
     /// Bytes in a unit: 65,536 or 16,384.
     var unitSize: Int
+    /// How records and points are encrypted: ``StoredID/noCipher``, ``StoredID/aes256`` or ``StoredID/aes128``.
+    var cipher: UInt8 = StoredID.noCipher
+    /// Parity that writers add to each pack, percent of its records; 0 for none.
+    var parity: UInt8 = 0
+    /// Made from the master key and bytes 0 … 63 of this header; zeros in a set that is not encrypted.
+    var keyCheck = UnitID(a: 0, b: 0, c: 0, d: 0)
 
     /// Version of the format this program writes and reads.
-    static let version: UInt16 = 0
+    static let version: UInt16 = 1
     static let size = 128
     static let magic = Array("RLGTSET\0".utf8)
     /// Most plain bytes in a frame.
@@ -29,11 +35,21 @@ struct SetHeader: Hashable, Sendable {
     /// Bytes of a stream a page covers.
     var pageSpan: UInt64 { UInt64(unitSize) * UInt64(SetHeader.pageUnits) }
 
+    /// Most percent of parity.
+    static let maximumParity: UInt8 = 50
+
+    /// Whether the set is encrypted.
+    var isEncrypted: Bool { cipher != StoredID.noCipher }
+
     /// A new set's header.
-    init(id: ObjectID, created: UInt64, unitSize: Int) {
+    init(
+        id: ObjectID, created: UInt64, unitSize: Int, cipher: UInt8 = StoredID.noCipher, parity: UInt8 = 0
+    ) {
         self.id = id
         self.created = created
         self.unitSize = unitSize
+        self.cipher = cipher
+        self.parity = parity
     }
 
     var bytes: [UInt8] {
@@ -48,7 +64,8 @@ struct SetHeader: Hashable, Sendable {
         result.appendLittleEndian(UInt32(unitSize))
         result.appendLittleEndian(UInt32(SetHeader.frameSize))
         result.appendLittleEndian(UInt32(SetHeader.pageUnits))
-        result += [StoredID.sha256, StoredID.noCipher, 0, 0]
+        result += [isEncrypted ? StoredID.hmacSHA256 : StoredID.sha256, cipher, parity, 0]
+        keyCheck.append(to: &result)
         result += [UInt8](repeating: 0, count: SetHeader.size - 4 - result.count)
         result.appendLittleEndian(CRC32.castagnoli.checksum(result))
         return result
@@ -94,12 +111,19 @@ struct SetHeader: Hashable, Sendable {
         unitSize = Int(unit)
         let frame = try span.littleEndian(UInt32.self, "frame size", at: 52)
         let page = try span.littleEndian(UInt32.self, "units in a page", at: 56)
-        let ids = try span.littleEndian(UInt16.self, "hash and cipher", at: 60)
-        guard frame == UInt32(SetHeader.frameSize), page == UInt32(SetHeader.pageUnits), ids == 1 else {
+        let hash = try span.littleEndian(UInt8.self, "hash", at: 60)
+        cipher = try span.littleEndian(UInt8.self, "cipher", at: 61)
+        parity = try span.littleEndian(UInt8.self, "parity", at: 62)
+        guard frame == UInt32(SetHeader.frameSize), page == UInt32(SetHeader.pageUnits), cipher <= StoredID.aes128,
+            hash == (cipher == StoredID.noCipher ? StoredID.sha256 : StoredID.hmacSHA256),
+            parity <= SetHeader.maximumParity
+        else {
             throw .invalid(
-                field: "frame size, units in a page, hash and cipher", at: 52, seen: "\(frame), \(page), \(ids)",
-                expected: "\(SetHeader.frameSize), \(SetHeader.pageUnits), 1")
+                field: "frame size, units in a page, hash, cipher, parity", at: 52,
+                seen: "\(frame), \(page), \(hash), \(cipher), \(parity)",
+                expected: "\(SetHeader.frameSize), \(SetHeader.pageUnits), known numbers, at most 50")
         }
+        keyCheck = try UnitID(span, "key check", at: 64)
     }
 
     /// Whether a writer must keep its hands off: bits of features it does not know.
@@ -113,15 +137,23 @@ struct SetHeader: Hashable, Sendable {
 enum StoredID {
     /// Hash: SHA-256.
     static let sha256: UInt8 = 1
+    /// Hash: HMAC-SHA-256 with the set's key for ids.
+    static let hmacSHA256: UInt8 = 2
     /// Cipher: none.
     static let noCipher: UInt8 = 0
+    /// Cipher: AES-256-GCM.
+    static let aes256: UInt8 = 1
+    /// Cipher: AES-128-GCM.
+    static let aes128: UInt8 = 2
+    /// Key derivation: scrypt (RFC 7914).
+    static let scrypt: UInt8 = 1
     /// Compression: none.
     static let raw: UInt8 = 0
     /// Compression: one Zstandard frame (RFC 8878) with its content size, no dictionary.
     static let zstandard: UInt8 = 1
 }
 
-/// Sixteen bytes that name a set, a pack or a recovery point; 32 hexadecimal digits in names.
+/// Sixteen bytes that name a set, a pack, a recovery point, a key slot or a run; 32 hexadecimal digits in names.
 struct ObjectID: Hashable, Sendable, Comparable, BitwiseCopyable {
     let high: UInt64
     let low: UInt64
@@ -168,12 +200,19 @@ enum ObjectName {
     static let text = "RELIGHT.txt"
     static let packs = "packs"
     static let points = "points"
+    static let keys = "keys"
+    static let moves = "moves"
+    static let tombstones = "gone"
     /// Holds second copies, under the name of the first.
     static let copies = "copies"
 
     /// `packs/ab/abcdef….pack`
     static func pack(_ id: ObjectID) -> String { "packs/\(id.text.prefix(2))/\(id.text).pack" }
     static func point(_ id: ObjectID) -> String { "points/\(id.text).point" }
+    static func key(_ id: ObjectID) -> String { "keys/\(id.text).key" }
+    static func moves(_ id: ObjectID) -> String { "moves/\(id.text).moves" }
+    /// The mark on a pack that is about to be removed.
+    static func tombstone(_ pack: ObjectID) -> String { "gone/\(pack.text).gone" }
     /// The name of the second copy of the object `name`.
     static func copy(of name: String) -> String { "\(copies)/\(name)" }
 

@@ -6,17 +6,19 @@ public import Findings
 import Geometry
 
 /// Reads, decompresses and checks stored pieces. One per thread; never shared between threads.
-public final class PieceDecoder {
+@safe public final class PieceDecoder {
     private let point: RecoveryPoint
     private let decoder: RecordDecoder
     private let buffer: ByteBuffer
     /// The frame whose plain bytes lie in the decoder, and which of its units were compared with their ids.
-    private var current: (place: RecordPlace, record: RecordHeader, bytes: Range<Int>, raw: Bool, checked: UInt32)?
+    private var current: (place: RecordPlace, record: RecordHeader, checked: UInt32)?
+    /// The plain bytes of `current`: in the decoder, or in `buffer`.
+    private var plain = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
 
     /// A decoder for the streams of `point`.
     public init(_ point: RecoveryPoint) throws(Fault) {
         self.point = point
-        decoder = try RecordDecoder()
+        decoder = try RecordDecoder(point.reader.set, point.reader.keys)
         buffer = ByteBuffer(RecordHeader.maximumSize)
     }
 
@@ -47,7 +49,7 @@ public final class PieceDecoder {
                 guard start < bytes.byteCount else { return false }
                 let part = bytes.extracting(start..<min(start + unit, bytes.byteCount))
                 let result: Result<UnitID, Fault> = unsafe part.withUnsafeBytes { pointer in
-                    do throws(Fault) { return .success(try unsafe decoder.hasher.hash(pointer)) } catch {
+                    do throws(Fault) { return .success(try unsafe decoder.hasher.id(pointer)) } catch {
                         return .failure(error)
                     }
                 }
@@ -69,7 +71,6 @@ public final class PieceDecoder {
         guard last < frame.record.ids.count else {
             throw damaged(run.place, "the frame has \(frame.record.ids.count) units, unit \(last) is asked for")
         }
-        let plain = unsafe frame.raw ? buffer.bytes(frame.bytes) : decoder.plainBytes(frame.record.plainLength)
         var start = 0
         var end = 0
         for (offset, id) in run.ids.enumerated() {
@@ -79,7 +80,7 @@ public final class PieceDecoder {
             }
             let range = frame.record.unitRange(index, unitSize: unitSize)
             if frame.checked & 1 << UInt32(index) == 0 {
-                guard try unsafe decoder.hasher.hash(UnsafeRawBufferPointer(rebasing: plain[range])) == id else {
+                guard try unsafe decoder.hasher.id(UnsafeRawBufferPointer(rebasing: plain[range])) == id else {
                     current = nil
                     throw damaged(run.place, "its content does not match its hash")
                 }
@@ -99,14 +100,12 @@ public final class PieceDecoder {
         let record = try read(place, copy: false)
         guard record.kind == .frame else { throw damaged(place, "it is not a frame") }
         let payload = record.headSize..<record.headSize + record.storedLength
-        if record.compression == StoredID.raw {
-            current = (place, record, payload, true, 0)
-        } else {
-            guard unsafe decoder.plain(record, buffer.bytes(payload)) != nil else {
-                throw damaged(place, "it cannot be decompressed")
-            }
-            current = (place, record, payload, false, 0)
+        guard let bytes = unsafe decoder.plain(record, buffer.bytes(payload)) else {
+            throw damaged(
+                place, record.cipher == StoredID.noCipher ? "it cannot be decompressed" : "it does not decrypt")
         }
+        unsafe plain = bytes
+        current = (place, record, 0)
     }
 
     /// Reads a record into the buffer and checks its head.
@@ -156,7 +155,7 @@ public final class PieceDecoder {
             throw damaged(place, "it is not the list the recovery point means", copy: copy)
         }
         let payload = unsafe buffer.bytes(record.headSize..<record.headSize + record.storedLength)
-        guard let plain = unsafe decoder.plain(record, payload), try unsafe decoder.hasher.hash(plain) == reference.hash
+        guard let plain = unsafe decoder.plain(record, payload), try unsafe decoder.hasher.id(plain) == reference.hash
         else { throw damaged(place, "its content does not match its hash", copy: copy) }
         do throws(FieldError) {
             return try unsafe Page.runs(

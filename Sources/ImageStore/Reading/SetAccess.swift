@@ -18,7 +18,8 @@ enum SetAccess {
 
     /// Names that may lie in a folder that is otherwise empty.
     private static let harmless: Set<String> = [
-        ObjectName.text, "tmp", "lost+found", "System Volume Information", "$RECYCLE.BIN", ".Trash-0", ".Trash-1000",
+        ObjectName.text, "tmp", "writers", ObjectName.keys, ObjectName.copies, "lost+found",
+        "System Volume Information", "$RECYCLE.BIN", ".Trash-0", ".Trash-1000",
         ".Trashes", ".fseventsd", ".Spotlight-V100", "FOUND.000",
     ]
 
@@ -86,15 +87,23 @@ enum SetAccess {
             throw Fault(
                 .setVersion,
                 what: "The set has \(what) of the format; this program reads version \(SetHeader.version).",
-                place: place, remedy: "Use the version of Relight that made the set, or a newer one.")
+                place: place,
+                remedy: what == "version 0"
+                    ? "Version 0 was provisional: only Relight 0.1 reads it. Restore with that, and begin a new set."
+                    : "Use the version of Relight that made the set, or a newer one.")
         }
     }
 
     /// Every recovery point and pack begins with a copy of the header.
     private static func rescue(_ store: any ObjectStore) throws(Fault) -> SetHeader? {
-        for folder in [ObjectName.points, ObjectName.copy(of: ObjectName.points), ObjectName.packs] {
+        let folders = [
+            ObjectName.points, ObjectName.copy(of: ObjectName.points), ObjectName.packs, ObjectName.keys,
+        ]
+        for folder in folders {
             for object in try store.list(folder).sorted(by: { $0.name < $1.name }).prefix(100) {
-                let offset = object.name.hasSuffix(".pack") ? 64 : 128
+                let offset =
+                    object.name.hasSuffix(".pack")
+                    ? 64 : object.name.hasSuffix(".key") ? 256 : PointFile.headerSize - 128
                 guard object.size.bytes >= UInt64(offset + SetHeader.size), let handle = try store.open(object.name),
                     let bytes = try? handle.bytes(at: ByteCount(UInt64(offset)), count: SetHeader.size)
                 else { continue }

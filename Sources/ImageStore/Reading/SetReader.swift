@@ -9,18 +9,34 @@ import Geometry
 public final class SetReader: Sendable {
     let store: any ObjectStore
     let set: SetHeader
+    /// The keys of an encrypted set; nil also when it was opened without them.
+    let keys: SetKeys?
     let shelf: PackShelf
     /// What was noticed when the set was opened: copies of its header that are missing or damaged.
     public let findings: [Finding]
 
-    /// Opens the set in `store`. Throws `set.not-a-set`, `set.version`, `set.damaged`, `store.failed`.
-    public init(_ store: any ObjectStore) throws(Fault) {
+    /// Opens the set in `store`; `keys` are asked when it is encrypted.
+    /// Throws `set.not-a-set`, `set.version`, `set.damaged`, `store.failed`, `key.needed`, `key.wrong`.
+    public convenience init(_ store: any ObjectStore, keys: KeyRing = .none) throws(Fault) {
+        try self.init(store) { (header) throws(Fault) in
+            try SetKeys(master: KeySlots(store, header).unlock(keys, header, name: store.name), set: header)
+        }
+    }
+
+    /// Opens a set as far as that goes without its key: files, structure and stored bytes can be checked, nothing be read.
+    public convenience init(locked store: any ObjectStore) throws(Fault) {
+        try self.init(store) { (_) throws(Fault) in nil }
+    }
+
+    /// Opens a set with keys that are known already.
+    init(_ store: any ObjectStore, unlock: (SetHeader) throws(Fault) -> SetKeys?) throws(Fault) {
         let found = try SetAccess.require(store)
         guard let header = found.header else {
             throw Fault(.notASet, what: "There is no image set here.", place: store.name, remedy: "Check the name.")
         }
         self.store = store
         self.set = header
+        self.keys = header.isEncrypted ? try unlock(header) : nil
         self.shelf = PackShelf(store: store, set: header)
         self.findings = found.lostCopies.map { name in
             Finding(
@@ -32,6 +48,10 @@ public final class SetReader: Sendable {
 
     /// The set's id: 32 hexadecimal digits.
     public var setID: String { self.set.id.text }
+    /// Whether the set is encrypted.
+    public var isEncrypted: Bool { self.set.isEncrypted }
+    /// Whether what the set holds can be read: it is not encrypted, or was opened with its key.
+    public var isOpen: Bool { !self.set.isEncrypted || keys != nil }
 
     /// The points of the set.
     public struct Listing: Sendable {
@@ -147,7 +167,7 @@ public final class SetReader: Sendable {
         let header: PointFile.Header
         do throws(FieldError) {
             header = try unsafe PointFile.Header(head.span.bytes, fileSize: size)
-            guard header.set == set else {
+            guard header.set == set, header.cipher == set.cipher else {
                 throw FieldError.invalid(
                     field: "set header", at: 128, seen: "set \(header.set.id.text)", expected: "set \(set.id.text)")
             }
@@ -159,11 +179,28 @@ public final class SetReader: Sendable {
         } catch {
             throw PackStructure.damaged(place, at: 0, error)
         }
-        let stored = try handle.bytes(at: ByteCount(UInt64(PointFile.headerSize)), count: header.storedLength)
+        var stored = try handle.bytes(at: ByteCount(UInt64(PointFile.headerSize)), count: header.storedLength)
         guard try Hasher256().hash(stored) == header.stored else {
             throw PackStructure.damaged(
                 place, at: UInt64(PointFile.headerSize),
                 .invalid(field: "body", at: 0, seen: "another hash", expected: header.stored.text))
+        }
+        if set.isEncrypted {
+            guard keys != nil else {
+                throw Fault(
+                    .keyNeeded, what: "The set is encrypted, and was opened without its key.", place: place,
+                    remedy: "Give the passphrase or key file.")
+            }
+            let decoder = try RecordDecoder(set, keys)
+            guard
+                let opened = decoder.opened(
+                    stored, salt: header.salt, counter: header.counter, additional: set.id.bytes + header.bound)
+            else {
+                throw PackStructure.damaged(
+                    place, at: UInt64(PointFile.headerSize),
+                    .invalid(field: "body", at: 0, seen: "data that do not decrypt", expected: "the point's body"))
+            }
+            stored = opened
         }
         var body = stored
         if header.compression == StoredID.zstandard {
@@ -180,7 +217,7 @@ public final class SetReader: Sendable {
                 )
             }
         }
-        let hash = try Hasher256().hash(body)
+        let hash = try Hasher256(keys).id(body)
         do throws(FieldError) {
             guard hash == header.root else {
                 throw FieldError.invalid(field: "body", at: 0, seen: "hash \(hash.text)", expected: header.root.text)

@@ -231,7 +231,7 @@ private final class Verifier {
             for entry in structure.footer.entries { add(entry.offset, entry.record) }
             return PackFile(
                 name: name, handle: handle, isData: structure.header.kind == .data, offsets: offsets, firsts: firsts,
-                marks: marks, end: structure.footer.offset, gaps: [],
+                marks: marks, end: structure.footer.recordsEnd, gaps: [],
                 segments: structure.footer.segments)
         } catch {
             guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
@@ -324,10 +324,10 @@ private final class Verifier {
         let work = tasks()
         let all = ByteCount(work.reduce(0) { $0 + UInt64($1.end - $1.start) })
         let shared = Shared()
-        let unitSize = reader.set.unitSize
+        let (set, keys, unitSize) = (reader.set, reader.keys, reader.set.unitSize)
         let events = self.events
         try Workers.run(min(max(1, threads), max(1, work.count))) { (_, stop) throws(Fault) in
-            let decoder = try RecordDecoder()
+            let decoder = try RecordDecoder(set, keys)
             let buffer = ByteBuffer(PackFooter.segmentSize + RecordHeader.maximumSize)
             while !stop.isSet {
                 try Interruption.check()
@@ -421,7 +421,7 @@ private final class Verifier {
             record.ids.map({ UInt32(truncatingIfNeeded: $0.b) }).elementsEqual(marks)
         else { return "The record is not the one the pack's footer lists here." }
         let payload = at + record.headSize..<at + record.headSize + record.storedLength
-        guard try unsafe decoder.isSound(record, buffer.bytes(payload), unitSize: unitSize) else {
+        guard try unsafe decoder.isSound(record, buffer.bytes(payload)) else {
             return "The record's content does not match its hash."
         }
         if unsafe !buffer.bytes(payload.upperBound..<at + record.totalSize).allSatisfy({ $0 == 0 }) {

@@ -39,8 +39,8 @@ extension SetWriter {
     }
 
     /// Writes copies of points of which one is missing.
-    static func mendPoints(_ store: any ObjectStore, _ set: SetHeader) throws(Fault) {
-        let reader = try SetReader(store)
+    static func mendPoints(_ store: any ObjectStore, _ keys: SetKeys?) throws(Fault) {
+        let reader = try SetReader(store) { (_) in keys }
         for id in try reader.ids() {
             let first = ObjectName.point(id)
             let second = ObjectName.copy(of: first)

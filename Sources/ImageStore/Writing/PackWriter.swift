@@ -197,7 +197,8 @@ final class PackWriter: Sendable {
         guard let parts else { return }
         let segments = parts.segments.compactMap { $0 }
         let (footer, digest) = try PackFooter.bytes(
-            records: parts.records, entries: parts.entries, offset: parts.length, segments: segments, hasher: hasher)
+            records: parts.records, entries: parts.entries, recordsEnd: parts.length, offset: parts.length,
+            segments: segments, hasher: hasher)
         let name = ObjectName.pack(pack.id)
         for (upload, name) in zip(pack.uploads, [name, ObjectName.copy(of: name)]) {
             try unsafe upload.write(at: ByteCount(UInt64(parts.length)), footer.span.bytes)

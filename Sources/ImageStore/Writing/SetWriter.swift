@@ -32,12 +32,19 @@ public final class SetWriter: Sendable {
         public var unitSize: ByteCount
         /// Seconds since 1970, noted in a set that is made now.
         public var time: UInt64
+        /// Encrypts a set that is made now; `nil` does not. A set that exists stays as it is.
+        public var encryption: NewEncryption?
+        /// Parity that is added to each pack of a set that is made now: 0 ... 50 percent.
+        public var parity = 0
 
         /// The defaults: Zstandard level 1, packs of 1 GiB, 256 MiB of index, units of 64 KiB.
         public init(
             compression: Compression = .standard, packSize: ByteCount = .gibibytes(1),
-            indexMemory: ByteCount = .mebibytes(256), unitSize: ByteCount = .kibibytes(64), time: UInt64 = 0
+            indexMemory: ByteCount = .mebibytes(256), unitSize: ByteCount = .kibibytes(64), time: UInt64 = 0,
+            encryption: NewEncryption? = nil, parity: Int = 0
         ) {
+            self.encryption = encryption
+            self.parity = parity
             self.compression = compression
             self.packSize = packSize
             self.indexMemory = indexMemory
@@ -62,6 +69,8 @@ public final class SetWriter: Sendable {
 
     let options: Options
     let set: SetHeader
+    let keys: SetKeys?
+    let session = WriteSession()
     let index: UnitIndex
     let data: PackWriter
     private let lists: PackWriter
@@ -82,8 +91,12 @@ public final class SetWriter: Sendable {
     /// Opens the set in `store` for a new point, or makes a set there when the place is empty or missing.
     ///
     /// Reads the lists of all packs into memory. What an interrupted backup left unfinished is taken over where its
-    /// records are sound. Throws `set.not-a-set`, `set.version`, `set.damaged`, `store.full`, `store.failed`.
-    public init(_ store: any ObjectStore, options: Options = Options(), events: EventHandler = { _ in }) throws(Fault) {
+    /// records are sound. `ring` is asked for the secret of an encrypted set.
+    /// Throws `set.not-a-set`, `set.version`, `set.damaged`, `store.full`, `store.failed`, `key.needed`, `key.wrong`.
+    public init(
+        _ store: any ObjectStore, options: Options = Options(), keys ring: KeyRing = .none,
+        events: EventHandler = { _ in }
+    ) throws(Fault) {
         let found = try SetAccess.look(at: store)
         guard !found.readOnly else {
             throw Fault(
@@ -93,15 +106,30 @@ public final class SetWriter: Sendable {
         try store.prepare()
         if let header = found.header {
             set = header
+            keys =
+                header.isEncrypted
+                ? try SetKeys(
+                    master: KeySlots(store, header).unlock(ring, header, name: store.name), set: header) : nil
             for name in found.lostCopies {
                 try store.delete(name)
                 try store.put(name, header.bytes)
             }
         } else {
             let unit = options.unitSize.int == 16_384 ? 16_384 : 65_536
-            set = SetHeader(id: .random(), created: options.time, unitSize: unit)
+            var header = SetHeader(
+                id: .random(), created: options.time, unitSize: unit,
+                parity: UInt8(min(max(options.parity, 0), Int(SetHeader.maximumParity))))
+            if let encryption = options.encryption {
+                // Its key slot comes first: a set without a header is no set yet.
+                let made = try SetKeyring.make(header, encryption, ring, in: store, time: options.time)
+                header = made.header
+                keys = try SetKeys(master: made.master, set: header)
+            } else {
+                keys = nil
+            }
+            set = header
             for name in ObjectName.headers { try store.put(name, set.bytes) }
-            if try store.open(ObjectName.text) == nil { try store.put(ObjectName.text, SetWriter.explanation) }
+            if try store.open(ObjectName.text) == nil { try store.put(ObjectName.text, SetWriter.explanation(set)) }
         }
         let least = ByteCount.mebibytes(1)
         let most = min(store.maximumObjectSize ?? ByteCount(0xFFFF_FFFF), ByteCount(0xFFFF_FFFF))
@@ -117,7 +145,7 @@ public final class SetWriter: Sendable {
         data = PackWriter(store: store, set: set, kind: .data, limit: limit, twice: false) { packs.add($0, nil) }
         lists = PackWriter(store: store, set: set, kind: .lists, limit: limit, twice: true) { packs.add($0, nil) }
         for finding in try SetWriter.load(store, set, packs, index, pages) { events(.finding(finding)) }
-        try SetWriter.mendPoints(store, set)
+        try SetWriter.mendPoints(store, keys)
         try takeOver(events)
     }
 
@@ -206,7 +234,8 @@ public final class SetWriter: Sendable {
             let references = try self.references()
             let number = try nextNumber()
             let file = PointFile(set: set, number: number, facts: facts, packs: references, streams: stored)
-            let (bytes, id) = try file.sealed(hasher)
+            let (bytes, id) = try file.sealed(
+                Hasher256(keys), RecordSealer(set, keys, session, options.compression))
             // This makes the point exist; its second copy follows.
             try store.put(ObjectName.point(id), bytes)
             try store.put(ObjectName.copy(of: ObjectName.point(id)), bytes)
@@ -278,20 +307,15 @@ public final class SetWriter: Sendable {
         }
         guard !runs.isEmpty else { return nil }
         let bytes = Page.bytes(units: units.count, runs: runs)
-        let hash = try worker.hasher.hash(bytes)
+        let hash = try worker.hasher.id(bytes)
         var place = pages.find(hash)
         if place == nil {
-            let record = RecordHeader(
-                kind: .page, compression: StoredID.raw, plainLength: bytes.count, storedLength: bytes.count, ids: [hash]
-            )
-            let result: Result<UnitPlace, Fault> = unsafe bytes.withUnsafeBytes { pointer in
-                do throws(Fault) {
-                    let put = try unsafe lists.append(record, pointer, hasher: worker.hasher)
-                    return .success(
-                        UnitPlace(pack: put.number, offset: put.offset, length: record.totalSize, index: 0))
-                } catch { return .failure(error) }
+            let new = try unsafe bytes.withRawBytes { pointer throws(Fault) in
+                try unsafe worker.sealer.record(.page, ids: [hash], pointer) { (record, payload) throws(Fault) in
+                    let put = try unsafe lists.append(record, payload, hasher: worker.hasher)
+                    return UnitPlace(pack: put.number, offset: put.offset, length: record.totalSize, index: 0)
+                }
             }
-            let new = try result.get()
             pages.insert([(hash, new)])
             place = new
         }
@@ -385,7 +409,7 @@ public final class SetWriter: Sendable {
     }
 
     private func takeOver(_ leftover: any ObjectLeftover) throws(Fault) {
-        let decoder = try RecordDecoder()
+        let decoder = try RecordDecoder(set, keys)
         var scanner = PackScanner(
             leftover, unitSize: set.unitSize, from: PackHeader.size, to: Int(leftover.size.bytes))
         while let item = try scanner.next() {
@@ -394,7 +418,7 @@ public final class SetWriter: Sendable {
                 record.ids.contains(where: { index.find($0) == nil })
             else { continue }
             let payload = unsafe scanner.payload(record, at: offset)
-            guard try unsafe decoder.isSound(record, payload, unitSize: set.unitSize) else { continue }
+            guard try unsafe decoder.isSound(record, payload) else { continue }
             let place = try unsafe data.append(record, payload, hasher: decoder.hasher)
             index.insert(
                 record.ids.enumerated().map { unit in
@@ -429,7 +453,7 @@ public final class SetWriter: Sendable {
     }
 
     private func nextNumber() throws(Fault) -> UInt64 {
-        let reader = try SetReader(store)
+        let reader = try SetReader(store) { (_) in keys }
         return (try reader.points().points.map { $0.number }.max() ?? 0) + 1
     }
 

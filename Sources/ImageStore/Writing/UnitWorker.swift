@@ -10,17 +10,15 @@ import Glibc
 public final class UnitWorker {
     let hasher: Hasher256
     private let writer: SetWriter
-    private let compressor: Compressor
+    let sealer: RecordSealer
     private let gathered: ByteBuffer
-    private let packed: ByteBuffer
 
     /// A worker for `writer`.
     public init(_ writer: SetWriter) throws(Fault) {
         self.writer = writer
-        hasher = try Hasher256()
-        compressor = try Compressor(writer.options.compression)
+        hasher = try Hasher256(writer.keys)
+        sealer = try RecordSealer(writer.set, writer.keys, writer.session, writer.options.compression)
         gathered = ByteBuffer(SetHeader.frameSize)
-        packed = ByteBuffer(SetHeader.frameSize)
     }
 
     /// Stores a piece. `bytes` holds exactly the piece's extent; whatever lies outside of its used areas is zeroed here,
@@ -63,7 +61,7 @@ public final class UnitWorker {
             let range = start..<min(start + unitSize, bytes.count)
             let unit = unsafe UnsafeRawBufferPointer(rebasing: bytes[range])
             if unsafe !isZero(unit) {
-                ids.append(try unsafe hasher.hash(unit))
+                ids.append(try unsafe hasher.id(unit))
                 ranges.append(range)
             }
             start = range.upperBound
@@ -140,12 +138,9 @@ public final class UnitWorker {
             }
             unsafe plain = gathered.bytes(0..<length)
         }
-        let smaller = unsafe compressor.compress(plain, into: packed.mutable(0..<length - 1))
-        let record = RecordHeader(
-            kind: .frame, compression: smaller == nil ? StoredID.raw : StoredID.zstandard, plainLength: length,
-            storedLength: smaller ?? length, ids: ids)
-        let payload = unsafe smaller.map { unsafe packed.bytes(0..<$0) } ?? plain
-        let place = try unsafe writer.data.append(record, payload, hasher: hasher)
+        let (record, place) = try unsafe sealer.record(.frame, ids: ids, plain) { (record, payload) throws(Fault) in
+            (record, try unsafe writer.data.append(record, payload, hasher: hasher))
+        }
         for index in ids.indices {
             placed(
                 index, UnitPlace(pack: place.number, offset: place.offset, length: record.totalSize, index: index))

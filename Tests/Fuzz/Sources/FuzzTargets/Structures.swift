@@ -17,7 +17,7 @@ extension FuzzTarget {
         let bytes = Array(input.dropFirst(2))
         let unit = input[1] & 1 == 0 ? 65_536 : 16_384
         let span = unsafe bytes.span.bytes
-        switch input[0] % 6 {
+        switch input[0] % 7 {
         case 0:
             keep(SetHeader.forbidsWriting(span))
             guard let header = try? SetHeader(span) else { return }
@@ -54,7 +54,7 @@ extension FuzzTarget {
                 promise(entry.offset == end, "records follow each other")
                 end += entry.record.totalSize
             }
-            promise(end == read.offset, "records end where the footer begins")
+            promise(end == read.recordsEnd && end <= read.offset, "records end before the footer")
         case 4:
             let units = Int(input[1] >> 1) * 4 + 4
             guard let runs = try? Page.runs(bytes, units: units, frameUnits: SetHeader.frameSize / unit) else { return }
@@ -68,6 +68,10 @@ extension FuzzTarget {
             promise(
                 (try? Page.runs(again, units: units, frameUnits: SetHeader.frameSize / unit)) == runs,
                 "a page is written as it was read")
+        case 6:
+            guard let slot = try? KeySlot(span) else { return }
+            promise(slot.cost.memory <= 1 << 30 && slot.cost.p <= 16, "no key derivation is without bounds")
+            promise(slot.label.utf8.count <= 3 * KeySlot.labelSize, "a label is short")
         default:
             var cursor = FieldCursor(bytes)
             guard let list = try? RunList.read(&cursor, limit: ByteCount(1 << 60), "runs") else { return }
@@ -106,7 +110,7 @@ enum StructureSeeds {
             guard range.upperBound <= bytes.count, place <= bytes.count - 4 else { return }
             bytes.put(CRC32.castagnoli.checksum(Array(bytes[range])), at: place)
         }
-        switch input[0] % 6 {
+        switch input[0] % 7 {
         case 0: seal(0..<124, at: 124)
         case 1:
             seal(0..<60, at: 60)
@@ -123,6 +127,9 @@ enum StructureSeeds {
             }
             let tail = bytes.count - PackFooter.trailerSize
             if tail >= 0 { seal(tail..<tail + 60, at: tail + 60) }
+        case 6:
+            seal(0..<252, at: 252)
+            seal(256..<380, at: 380)
         default: return
         }
         input.replaceSubrange(2..., with: bytes)
@@ -134,8 +141,8 @@ enum StructureSeeds {
         let ids = Int(bytes[offset + 7]) * UnitID.size
         let end = offset + RecordHeader.fixedSize + ids
         guard end <= bytes.count else { return }
-        let covered = Array(bytes[offset..<offset + 28]) + bytes[offset + RecordHeader.fixedSize..<end]
-        bytes.put(CRC32.castagnoli.checksum(covered), at: offset + 28)
+        let covered = Array(bytes[offset..<offset + 44]) + bytes[offset + RecordHeader.fixedSize..<end]
+        bytes.put(CRC32.castagnoli.checksum(covered), at: offset + 44)
     }
 
     @Sendable static func make() throws -> [(name: String, bytes: [UInt8])] {
@@ -161,6 +168,11 @@ enum StructureSeeds {
                 Extent(from: ByteCount(5), to: ByteCount(1000)), Extent(from: ByteCount(5000), to: ByteCount(9000)),
             ]), to: &runs)
         result.append(("runs", [5, 0] + runs))
+        let locked = SetHeader(id: ObjectID(high: 1, low: 2), created: 3, unitSize: 16_384, cipher: StoredID.aes256)
+        let slot = try KeySlot(
+            Secret([UInt8](repeating: 5, count: 32)), for: .passphrase(Secret([6])), label: "fuzz", created: 4,
+            cost: .init(logN: 10, r: 8, p: 1), set: locked)
+        result.append(("key-slot", [6, 0] + slot.bytes))
         return result
     }
 
@@ -186,7 +198,9 @@ enum StructureSeeds {
                 name: "fuzz", time: 1_700_000_000, tool: "fuzz", machine: MachineFacts(relight: "fuzz"),
                 disks: [Planning.gpt]),
             packs: [PackReference(id: pack, size: 1 << 20, footer: UnitID(a: 9, b: 9, c: 9, d: 9))], streams: [stream])
-        let sealed = try file.sealed(try Hasher256()).bytes
+        let sealed = try file.sealed(
+            Hasher256(), RecordSealer(set, nil, WriteSession(), .standard)
+        ).bytes
         let header = try unsafe PointFile.Header(sealed.span.bytes, fileSize: UInt64(sealed.count))
         return [("gpt", try SetSeeds.plainBody(sealed, header))]
     }

@@ -1,0 +1,231 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import BinaryFields
+public import Findings
+import Geometry
+
+/// A key slot in brief.
+public struct KeySlotSummary: Hashable, Sendable, Encodable {
+    /// What opens a slot.
+    public enum Kind: String, Sendable, Encodable {
+        case passphrase
+        case keyFile = "key-file"
+    }
+    /// 32 hexadecimal digits.
+    public var id: String
+    /// What opens it.
+    public var kind: Kind
+    /// What people call it.
+    public var label: String
+    /// Seconds since 1970 when it was made, by the clock of the machine that made it.
+    public var created: UInt64
+}
+
+/// The key slots of a set and what is wrong with them.
+struct KeySlots {
+    var slots: [KeySlot] = []
+    /// Copies that are missing or damaged, by name, with the reason.
+    var damaged: [(name: String, what: String)] = []
+    /// Names of first or second copies that are not there.
+    var missing: [String] = []
+
+    /// Reads all slots of the set in `store`, from first or second copies.
+    init(_ store: any ObjectStore, _ set: SetHeader) throws(Fault) {
+        var ids: Set<ObjectID> = []
+        for folder in [ObjectName.keys, ObjectName.copy(of: ObjectName.keys)] {
+            for object in try store.list(folder) {
+                if let id = ObjectName.id(object.name, suffix: ".key") { ids.insert(id) }
+            }
+        }
+        // Far more than anybody needs; what is beyond is not looked at.
+        for id in ids.sorted().prefix(256) {
+            var sound: KeySlot?
+            for name in [ObjectName.key(id), ObjectName.copy(of: ObjectName.key(id))] {
+                do throws(Fault) {
+                    guard let handle = try store.open(name) else {
+                        missing.append(name)
+                        continue
+                    }
+                    let slot = try KeySlots.read(handle, id, set)
+                    sound = sound ?? slot
+                } catch {
+                    guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+                    damaged.append((name, error.what))
+                }
+            }
+            if let sound { slots.append(sound) }
+        }
+    }
+
+    private static func read(_ handle: any ObjectHandle, _ id: ObjectID, _ set: SetHeader) throws(Fault) -> KeySlot {
+        let bytes = try handle.bytes(at: .zero, count: Int(min(handle.size.bytes, UInt64(KeySlot.size) + 1)))
+        do throws(FieldError) {
+            let slot = try unsafe KeySlot(bytes.span.bytes)
+            guard slot.id == id, slot.set == set else {
+                throw FieldError.invalid(
+                    field: "slot id", at: 16, seen: "\(slot.id.text) of set \(slot.set.id.text)",
+                    expected: "\(id.text) of set \(set.id.text)")
+            }
+            return slot
+        } catch {
+            throw Fault(.setDamaged, what: "\(error)", remedy: "")
+        }
+    }
+
+    /// The master key. Asks `ring` until a slot opens.
+    /// Throws `key.needed`, `key.wrong`, `set.damaged` when no slot is sound.
+    func unlock(_ ring: KeyRing, _ set: SetHeader, name: String) throws(Fault) -> Secret {
+        guard !slots.isEmpty else {
+            throw Fault(
+                .setDamaged,
+                what: damaged.isEmpty
+                    ? "The set is encrypted, and all its key slots are missing."
+                    : "The set is encrypted, and all its key slots are damaged: \(damaged[0].what)",
+                place: name,
+                remedy:
+                    "Put the folder \(ObjectName.keys) back from another copy of the set: without a key slot nobody can "
+                    + "open it, whatever the passphrase.")
+        }
+        var wrong: Fault?
+        var attempt = 1
+        while let secret = try ring.ask(name, attempt) {
+            for slot in slots {
+                guard let master = try slot.open(secret) else { continue }
+                guard try SetKeys.check(master: master, header: set.bytes, set: set.id) == set.keyCheck else {
+                    throw Fault(
+                        .setDamaged, what: "The set's header is not the one its key belongs to.", place: name,
+                        remedy:
+                            "Somebody changed or exchanged the header: put set.a and set.b back from another copy of the "
+                            + "set.")
+                }
+                return master
+            }
+            let kinds = Set(slots.map(\.kind))
+            let given: KeySlot.Kind = if case .passphrase = secret { .passphrase } else { .keyFile }
+            wrong = Fault(
+                .wrongKey,
+                what: !kinds.contains(given)
+                    ? "The set is opened by a \(given == .keyFile ? "passphrase" : "key file"), not by a "
+                        + "\(given == .keyFile ? "key file" : "passphrase")."
+                    : "The \(given == .keyFile ? "key file" : "passphrase") opens none of the set's \(slots.count) key "
+                        + "\(slots.count == 1 ? "slot" : "slots")."
+                        + (damaged.isEmpty
+                            ? "" : " \(damaged.count) more are damaged, and might have been opened by it."),
+                place: name,
+                remedy: given == .keyFile
+                    ? "Give the file the set was made with."
+                    : "Check the keyboard layout and Caps Lock, then try again. Nothing was changed.")
+            attempt += 1
+        }
+        throw wrong
+            ?? Fault(
+                .keyNeeded, what: "The set is encrypted, and no passphrase or key file was given.", place: name,
+                remedy: "Add --passphrase-file FILE or --key-file FILE, or run relight at a terminal, where it asks.")
+    }
+}
+
+/// How a set that is made now is encrypted.
+public struct NewEncryption: Sendable {
+    /// AES with 256 or 128 bits.
+    public enum Cipher: String, Sendable, CaseIterable {
+        case aes256
+        case aes128
+    }
+    /// The cipher.
+    public var cipher: Cipher
+    /// scrypt's N as a power of two; 17 needs 128 MiB and half a second for each attempt.
+    public var cost: Int
+
+    /// The defaults: AES-256-GCM, scrypt with N = 2^17.
+    public init(_ cipher: Cipher = .aes256, cost: Int = 17) {
+        self.cipher = cipher
+        self.cost = cost
+    }
+}
+
+/// Changes who can open an encrypted set. The data are not touched.
+public struct SetKeyring: Sendable {
+    private let store: any ObjectStore
+    private let set: SetHeader
+    private let master: Secret
+
+    /// Opens the set in `store`. Throws what opening throws, and `unsupported` when it is not encrypted.
+    public init(_ store: any ObjectStore, keys: KeyRing) throws(Fault) {
+        let found = try SetAccess.require(store)
+        guard let header = found.header, header.isEncrypted else {
+            throw Fault(
+                .unsupported, what: "The set is not encrypted.", place: store.name,
+                remedy: "Encryption is chosen when a set is made: begin a new one with `relight backup --encrypt`.")
+        }
+        self.store = store
+        set = header
+        master = try KeySlots(store, header).unlock(keys, header, name: store.name)
+    }
+
+    /// The slots, oldest first.
+    public func slots() throws(Fault) -> [KeySlotSummary] {
+        try KeySlots(store, set).slots.map { slot in
+            KeySlotSummary(
+                id: slot.id.text, kind: slot.kind == .passphrase ? .passphrase : .keyFile, label: slot.label,
+                created: slot.created)
+        }.sorted { ($0.created, $0.id) < ($1.created, $1.id) }
+    }
+
+    /// Adds a slot. It opens the set as soon as this returns. Returns its id.
+    public func add(
+        _ secret: SetSecret, label: String, time: UInt64, cost: Int = NewEncryption().cost
+    ) throws(Fault) -> String {
+        let slot = try KeySlot(
+            master, for: secret, label: label, created: time,
+            cost: KeySlot.Cost(logN: min(max(cost, 10), 20), r: 8, p: 1),
+            set: set)
+        try SetKeyring.put(slot, in: store)
+        return slot.id.text
+    }
+
+    /// Removes the slot whose id begins with `prefix`; never the last one. Throws `missing`, `usage`.
+    /// Its bytes may remain on the medium until they are overwritten: a passphrase that became known needs a new set.
+    public func remove(_ prefix: String) throws(Fault) {
+        let slots = try self.slots()
+        let matches = slots.filter { !prefix.isEmpty && $0.id.hasPrefix(prefix.lowercased()) }
+        guard matches.count == 1, let id = ObjectID(matches[0].id) else {
+            throw Fault(
+                matches.isEmpty ? .missing : .usage,
+                what: "\(matches.isEmpty ? "No key slot's id begins" : "\(matches.count) key slots' ids begin") with "
+                    + "\"\(prefix)\".",
+                place: store.name, remedy: "`relight key list` shows them.")
+        }
+        guard slots.count > 1 else {
+            throw Fault(
+                .usage, what: "This is the only key slot: without it nobody could open the set.", place: store.name,
+                remedy: "Add another one first: `relight key add`.")
+        }
+        try store.delete(ObjectName.copy(of: ObjectName.key(id)))
+        try store.delete(ObjectName.key(id))
+    }
+
+    static func put(_ slot: KeySlot, in store: any ObjectStore) throws(Fault) {
+        try store.put(ObjectName.key(slot.id), slot.bytes)
+        try store.put(ObjectName.copy(of: ObjectName.key(slot.id)), slot.bytes)
+    }
+
+    /// A new set's header and master key; its first slot is in `store` when this returns.
+    static func make(
+        _ header: SetHeader, _ encryption: NewEncryption, _ ring: KeyRing, in store: any ObjectStore, time: UInt64
+    ) throws(Fault) -> (header: SetHeader, master: Secret) {
+        guard let secret = try ring.ask(store.name, 1) else {
+            throw Fault(
+                .keyNeeded, what: "A new encrypted set needs a passphrase or key file.", place: store.name,
+                remedy: "Add --passphrase-file FILE or --key-file FILE, or run relight at a terminal, where it asks.")
+        }
+        var header = header
+        header.cipher = encryption.cipher == .aes128 ? StoredID.aes128 : StoredID.aes256
+        let master = try Secret.random(SetKeys.masterSize)
+        header.keyCheck = try SetKeys.check(master: master, header: header.bytes, set: header.id)
+        let cost = KeySlot.Cost(logN: min(max(encryption.cost, 10), 20), r: 8, p: 1)
+        let slot = try KeySlot(master, for: secret, label: "", created: time, cost: cost, set: header)
+        try put(slot, in: store)
+        return (header, master)
+    }
+}
