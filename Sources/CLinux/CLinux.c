@@ -186,6 +186,12 @@ int relight_filesystem_type(const char *path, uint64_t *type) {
     return outcome;
 }
 
+uint64_t relight_file_size_limit(void) {
+    struct rlimit limit = {0};
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+    return (uint64_t)limit.rlim_cur;
+}
+
 int relight_reboot_restart(void) { return result(reboot(RB_AUTOBOOT)); }
 int relight_reboot_power_off(void) { return result(reboot(RB_POWER_OFF)); }
 int relight_reboot_halt(void) { return result(reboot(RB_HALT_SYSTEM)); }

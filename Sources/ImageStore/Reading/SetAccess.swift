@@ -18,8 +18,8 @@ enum SetAccess {
 
     /// Names that may lie in a folder that is otherwise empty.
     private static let harmless: Set<String> = [
-        ObjectName.text, "tmp", "writers", ObjectName.keys, ObjectName.copies, "lost+found",
-        "System Volume Information", "$RECYCLE.BIN", ".Trash-0", ".Trash-1000",
+        ObjectName.text, "tmp", AnnouncementName.folder, ObjectName.tombstones, ObjectName.keys, ObjectName.copies,
+        "lost+found", "System Volume Information", "$RECYCLE.BIN", ".Trash-0", ".Trash-1000",
         ".Trashes", ".fseventsd", ".Spotlight-V100", "FOUND.000",
     ]
 

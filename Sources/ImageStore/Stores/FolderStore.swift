@@ -10,49 +10,100 @@ import Synchronization
 /// A store in a folder of any filesystem down to FAT32.
 ///
 /// An object is written to `tmp/`, flushed, renamed to its name, and the folder flushed. Plain ASCII names, no links,
-/// no extended attributes, no change of a finished file.
+/// no extended attributes, no change of a finished file. Objects are regular files: what else has an object's name (a
+/// link, a fifo, a folder) is no object, and is never followed or waited for.
+///
+/// Who still runs is told by locks (`flock`) on the files in `tmp/` and `writers/`. On a filesystem that only one
+/// machine has mounted, a free lock means that the owner has ended. On a network filesystem locks of other machines may
+/// be invisible, or locks may not work at all: there the age decides too, by the server's clock.
 public final class FolderStore: ObjectStore {
     /// The folder.
     public let path: String
     /// The folder's path.
     public var name: String { path }
+    /// Stands for this system in the names of files that others may find.
+    let host: String
+    let renewals = Renewals()
     private let counter = Atomic<UInt64>(0)
+    /// What ``isLocal`` answers instead of asking the kernel.
+    private let locality: Bool?
+
+    /// Seconds an unfinished file of another machine must have been left alone before it counts as left behind.
+    static let leftoverAge: UInt64 = 3600
 
     /// A store in the folder `path`, which need not exist yet.
-    public init(path: String) {
+    public convenience init(path: String) { self.init(path: path, host: HostMark.own, isLocal: nil) }
+
+    /// A store as another machine (`host`) or on another kind of filesystem would use it, for tests.
+    init(path: String, host: String, isLocal: Bool?) {
         var trimmed = path
-        while trimmed.count > 1, trimmed.hasSuffix("/") { trimmed.removeLast() }
+        while trimmed.utf8.count > 1, trimmed.hasSuffix("/") { trimmed.removeLast() }
         self.path = trimmed
+        self.host = host
+        locality = isLocal
     }
 
-    /// 4 GiB − 1 on FAT32, no limit elsewhere.
+    /// 4 GiB − 1 on FAT, and what the process may write at most; no limit elsewhere.
+    ///
+    /// `pathconf(_PC_FILESIZEBITS)` does not help: the C library answers 32 for every filesystem it does not know, among
+    /// them tmpfs, exFAT and NFS. A file server that hides a FAT says it when too much is written (`EFBIG`).
     public var maximumObjectSize: ByteCount? {
-        var type: UInt64 = 0
-        guard unsafe relight_filesystem_type(path, &type) == 0 else { return nil }
-        // MSDOS_SUPER_MAGIC of linux/magic.h.
-        return type == 0x4d44 ? ByteCount(0xFFFF_FFFF) : nil
+        var limit: UInt64?
+        if filesystem == FilesystemType.fat { limit = 0xFFFF_FFFF }
+        let process = relight_file_size_limit()
+        if process != .max { limit = min(limit ?? .max, process) }
+        return limit.map { ByteCount($0) }
     }
 
-    /// Creates the folder and its `tmp`.
-    public func prepare() throws(Fault) { try makeFolders("tmp") }
+    /// 0, or on a network filesystem 60: clients keep folders for about so long.
+    public var listingDelay: UInt64 { isLocal ? 0 : 60 }
+
+    /// Creates the folder and those that must exist before the medium is full: an empty file can then be made in them
+    /// without a block of data.
+    public func prepare() throws(Fault) {
+        for folder in ["tmp", AnnouncementName.folder, "gone"] { try makeFolders(folder) }
+    }
+
+    /// The time the filesystem gives a new file: on a network filesystem the server's.
+    ///
+    /// Where no file can be made, the time a touched `tmp` gets; where nothing can be written at all, this machine's
+    /// clock, by which then nothing is removed either.
+    public func clock() throws(Fault) -> UInt64 {
+        var status = stat()
+        let file = "\(path)/\(temporaryName("clock"))"
+        let opened = unsafe relight_open(file, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644)
+        if opened >= 0 {
+            let looked = unsafe fstat(opened, &status)
+            _ = unsafe unlink(file)
+            close(opened)
+            if looked == 0 { return UInt64(max(0, status.st_mtim.tv_sec)) }
+        }
+        // Touching takes no room.
+        if unsafe utimensat(AT_FDCWD, "\(path)/tmp", nil, 0) == 0, unsafe stat("\(path)/tmp", &status) == 0 {
+            return UInt64(max(0, status.st_mtim.tv_sec))
+        }
+        return UInt64(max(0, time(nil)))
+    }
 
     /// Begins a file in `tmp/`.
     public func upload() throws(Fault) -> any ObjectUpload {
         try makeFolders("tmp")
-        var generator = SystemRandomNumberGenerator()
+        renewals.renewDue()
         for _ in 0..<16 {
-            let random = String(generator.next() as UInt64, radix: 16)
-            let name = "tmp/\(random)-\(counter.add(1, ordering: .relaxed).newValue).part"
-            let opened = unsafe relight_open("\(path)/\(name)", O_RDWR | O_CREAT | O_EXCL, 0o644)
+            let name = temporaryName("part")
+            let opened = unsafe relight_open("\(path)/\(name)", O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644)
             if opened >= 0 {
-                // The lock tells a later run that this file's writer is alive. Where locks do not work nothing is lost:
-                // files whose lock cannot be taken are left alone. When somebody else has it already, they took this
-                // new file for a leftover and are about to remove it.
+                // The lock tells a later run that this file's writer is alive. Where locks do not work the age tells.
+                // When somebody else has it already, or the file is gone, they took this new file for a leftover.
                 if flock(opened, LOCK_EX | LOCK_NB) != 0, errno == EWOULDBLOCK {
                     close(opened)
                     continue
                 }
-                return Upload(store: self, descriptor: opened, temporary: name)
+                guard isStill(opened, name) else {
+                    close(opened)
+                    continue
+                }
+                return FolderUpload(store: self, descriptor: opened, temporary: name)
             }
             if opened != -EEXIST { throw failure(-opened, "Creating", name) }
         }
@@ -61,10 +112,22 @@ public final class FolderStore: ObjectStore {
 
     /// Opens a file.
     public func open(_ name: String) throws(Fault) -> (any ObjectHandle)? {
-        let opened = unsafe relight_open("\(path)/\(name)", O_RDONLY | O_NONBLOCK, 0)
-        if opened == -ENOENT || opened == -ENOTDIR { return nil }
+        let opened = unsafe relight_open("\(path)/\(name)", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY, 0)
+        // ELOOP: a link. ENXIO, ENODEV: a socket, or a device that is not there.
+        if [ENOENT, ENOTDIR, ELOOP, ENXIO, ENODEV].contains(-opened) { return nil }
         guard opened >= 0 else { throw failure(-opened, "Opening", name) }
-        return try Handle(store: self, descriptor: opened, name: name)
+        var status = stat()
+        guard unsafe fstat(opened, &status) == 0 else {
+            let problem = errno
+            close(opened)
+            throw failure(problem, "Looking at", name)
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            close(opened)
+            return nil
+        }
+        return FolderHandle(
+            store: self, descriptor: opened, name: name, size: ByteCount(UInt64(max(0, status.st_size))))
     }
 
     /// Files below `folder`, at most two folders deep.
@@ -83,7 +146,11 @@ public final class FolderStore: ObjectStore {
                 throw failure(errno, "Looking at", name)
             }
             switch status.st_mode & S_IFMT {
-            case S_IFREG: result.append(StoredObject(name: name, size: ByteCount(UInt64(max(0, status.st_size)))))
+            case S_IFREG:
+                result.append(
+                    StoredObject(
+                        name: name, size: ByteCount(UInt64(max(0, status.st_size))),
+                        modified: UInt64(max(0, status.st_mtim.tv_sec))))
             case S_IFDIR: if depth > 1 { try collect(name, depth: depth - 1, into: &result) }
             default: break
             }
@@ -93,7 +160,7 @@ public final class FolderStore: ObjectStore {
     /// Names in the folder.
     public func topLevelNames(limit: Int) throws(Fault) -> [String] { try entries("", limit: limit).sorted() }
 
-    private func entries(_ folder: String, limit: Int) throws(Fault) -> [String] {
+    func entries(_ folder: String, limit: Int) throws(Fault) -> [String] {
         let place = folder.isEmpty ? path : "\(path)/\(folder)"
         guard let stream = unsafe opendir(place) else {
             if errno == ENOENT { return [] }
@@ -122,29 +189,112 @@ public final class FolderStore: ObjectStore {
 
     /// Removes a file.
     public func delete(_ name: String) throws(Fault) {
-        guard unsafe unlink("\(path)/\(name)") == 0 || errno == ENOENT else { throw failure(errno, "Removing", name) }
+        let file = "\(path)/\(name)"
+        if unsafe unlink(file) != 0 {
+            var problem = errno
+            if problem == ENOSPC || problem == EDQUOT {
+                // Filesystems that copy on write may have no room left for the change of the folder. Cutting the file,
+                // which is to go anyway, frees some.
+                let opened = unsafe relight_open(file, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK, 0)
+                if opened >= 0 {
+                    fsync(opened)
+                    close(opened)
+                }
+                problem = unsafe unlink(file) == 0 ? 0 : errno
+            }
+            if problem == ENOENT || problem == ENOTDIR { return }
+            if problem != 0 { throw failure(problem, "Removing", name) }
+        }
         try flushFolder(of: name)
     }
 
-    /// Files in `tmp/` whose writer has ended.
+    /// Files in `tmp/` whose writer has ended: their lock is free, and when another machine made them and may still
+    /// hold a lock that is invisible here, they were left alone for an hour.
     public func leftovers() throws(Fault) -> [any ObjectLeftover] {
         var result: [any ObjectLeftover] = []
-        for entry in try entries("tmp", limit: 4096).sorted() where entry.hasSuffix(".part") {
-            let opened = unsafe relight_open("\(path)/tmp/\(entry)", O_RDWR | O_NONBLOCK, 0)
+        let local = isLocal
+        for entry in try entries("tmp", limit: 4096).sorted() {
+            let name = "tmp/\(entry)"
+            if entry.hasSuffix(".clock") {
+                // Whoever made it has it open or has ended.
+                _ = unsafe unlink("\(path)/\(name)")
+            }
+            guard entry.hasSuffix(".part") else { continue }
+            let opened = unsafe relight_open("\(path)/\(name)", O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY, 0)
             guard opened >= 0 else { continue }
-            guard flock(opened, LOCK_EX | LOCK_NB) == 0 else {
+            let lock = flock(opened, LOCK_EX | LOCK_NB) == 0 ? 0 : errno
+            var status = stat()
+            guard lock != EWOULDBLOCK, unsafe fstat(opened, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
+                isStill(opened, name)
+            else {
                 close(opened)
                 continue
             }
-            result.append(try Handle(store: self, descriptor: opened, name: "tmp/\(entry)"))
+            if !local, lock != 0 || !madeHere(entry) {
+                let now = try clock()
+                let modified = UInt64(max(0, status.st_mtim.tv_sec))
+                guard now > modified, now - modified > FolderStore.leftoverAge else {
+                    close(opened)
+                    continue
+                }
+            }
+            result.append(
+                FolderHandle(
+                    store: self, descriptor: opened, name: name, size: ByteCount(UInt64(max(0, status.st_size))),
+                    isLeftover: true))
         }
         return result
+    }
+
+    // MARK: - Locks and hosts
+
+    /// Whether at most one machine has this filesystem mounted, so that its locks tell everything.
+    var isLocal: Bool {
+        if let locality { return locality }
+        guard let type = filesystem else { return false }
+        if FilesystemType.local.contains(type) { return true }
+        // FUSE on a block device (ntfs-3g, exfat) has that device's number; FUSE over a network has none.
+        var status = stat()
+        guard type == FilesystemType.fuse, unsafe stat(path, &status) == 0 else { return false }
+        return relight_device_major(UInt64(status.st_dev)) != 0
+    }
+
+    /// The type of the filesystem the folder lies on, or will lie on.
+    private var filesystem: UInt64? {
+        var type: UInt64 = 0
+        var place = path
+        while true {
+            let outcome = unsafe relight_filesystem_type(place, &type)
+            if outcome == 0 { return type }
+            guard outcome == -ENOENT, let slash = place.utf8.lastIndex(of: UInt8(ascii: "/")) else { break }
+            if slash == place.startIndex { return unsafe relight_filesystem_type("/", &type) == 0 ? type : nil }
+            place = String(place[..<slash])
+        }
+        return unsafe !path.hasPrefix("/") && relight_filesystem_type(".", &type) == 0 ? type : nil
+    }
+
+    /// `tmp/<random>-<number>-<host>.<suffix>`
+    private func temporaryName(_ suffix: String) -> String {
+        var generator = SystemRandomNumberGenerator()
+        let random = String(generator.next() as UInt64, radix: 16)
+        return "tmp/\(random)-\(counter.add(1, ordering: .relaxed).newValue)-\(host).\(suffix)"
+    }
+
+    /// Whether this running system made the unfinished file.
+    private func madeHere(_ entry: String) -> Bool { entry.hasSuffix("-\(host).part") }
+
+    /// Whether the open file still has this name.
+    func isStill(_ descriptor: Int32, _ name: String) -> Bool {
+        var open = stat()
+        var named = stat()
+        return unsafe fstat(descriptor, &open) == 0 && lstat("\(path)/\(name)", &named) == 0
+            && open.st_dev == named.st_dev && open.st_ino == named.st_ino
     }
 
     // MARK: - Parts
 
     /// Creates the folder `relative` and those above it; new ones are flushed into their parents.
-    fileprivate func makeFolders(_ relative: String) throws(Fault) {
+    func makeFolders(_ relative: String) throws(Fault) {
         let full = "\(path)/\(relative)"
         if unsafe access(full, F_OK) == 0 { return }
         var made = ""
@@ -159,33 +309,42 @@ public final class FolderStore: ObjectStore {
         }
     }
 
-    fileprivate func flushFolder(of name: String) throws(Fault) {
+    func flushFolder(of name: String) throws(Fault) {
         let parts = name.split(separator: "/").dropLast()
         try flush(folder: parts.isEmpty ? path : "\(path)/" + parts.joined(separator: "/"))
     }
 
     private func flush(folder: String) throws(Fault) {
+        let problem = FolderStore.flush(folder: folder)
+        if problem != 0 { throw failure(problem, "Flushing the folder", folder) }
+    }
+
+    /// Makes what was renamed, made or removed in a folder durable; the errno, or 0.
+    static func flush(folder: String) -> Int32 {
         let opened = unsafe relight_open(folder, O_RDONLY | O_DIRECTORY, 0)
-        guard opened >= 0 else { throw failure(-opened, "Opening the folder", folder) }
+        guard opened >= 0 else { return -opened }
         let status = fsync(opened)
         let problem = errno
         close(opened)
         // Some network and FUSE filesystems cannot flush a folder and say so; they have no cache of it either.
-        if status != 0, problem != EINVAL, problem != EOPNOTSUPP, problem != ENOSYS {
-            throw failure(problem, "Flushing the folder", folder)
-        }
+        return status != 0 && problem != EINVAL && problem != EOPNOTSUPP && problem != ENOSYS ? problem : 0
     }
 
     /// Renames without replacing anything; the errno, or 0.
-    private static func renameNew(_ from: String, _ to: String) -> Int32 {
+    static func renameNew(_ from: String, _ to: String) -> Int32 {
         let status = unsafe relight_rename_new(from, to)
         guard status == -EINVAL || status == -ENOSYS else { return -status }
         if unsafe access(to, F_OK) == 0 { return EEXIST }
         return unsafe rename(from, to) == 0 ? 0 : errno
     }
 
-    fileprivate func failure(_ problem: Int32, _ doing: String, _ name: String) -> Fault {
-        let place = name.hasPrefix("/") ? name : name.isEmpty ? path : "\(path)/\(name)"
+    func failure(_ problem: Int32, _ doing: String, _ name: String) -> Fault {
+        FolderStore.failure(
+            problem, doing, name.hasPrefix("/") ? name : name.isEmpty ? path : "\(path)/\(name)")
+    }
+
+    /// The fault for an error number the kernel gave while writing something.
+    static func failure(_ problem: Int32, _ doing: String, _ place: String) -> Fault {
         let reason = unsafe strerror(problem).map { unsafe String(cString: $0) } ?? "error \(problem)"
         switch problem {
         case ENOSPC, EDQUOT:
@@ -210,128 +369,18 @@ public final class FolderStore: ObjectStore {
             )
         }
     }
+}
 
-    private final class Upload: ObjectUpload {
-        let store: FolderStore
-        let temporary: String
-        /// The open file; nil once sealed or abandoned.
-        let descriptor: Mutex<Int32?>
-        let raw: Int32
-
-        init(store: FolderStore, descriptor: Int32, temporary: String) {
-            self.store = store
-            self.raw = descriptor
-            self.descriptor = Mutex(descriptor)
-            self.temporary = temporary
-        }
-
-        deinit { abandon() }
-
-        func write(at offset: ByteCount, _ bytes: RawSpan) throws(Fault) {
-            let raw = self.raw
-            let problem: Int32 = unsafe bytes.withUnsafeBytes { pointer in
-                guard let base = pointer.baseAddress else { return 0 }
-                var done = 0
-                while done < pointer.count {
-                    let put = unsafe pwrite(
-                        raw, base + done, pointer.count - done, off_t(truncatingIfNeeded: offset.bytes) + off_t(done))
-                    if put > 0 {
-                        done += put
-                    } else if put == 0 {
-                        return ENOSPC
-                    } else if errno != EINTR {
-                        return errno
-                    }
-                }
-                return 0
-            }
-            if problem != 0 { throw store.failure(problem, "Writing \(bytes.byteCount) bytes", temporary) }
-            // Starts the transfer to the medium now, so that the flush at the end has little left to wait for.
-            _ = relight_start_writeback(raw, offset.bytes, UInt64(bytes.byteCount))
-        }
-
-        func seal(as name: String) throws(Fault) {
-            guard descriptor.withLock({ $0 }) != nil else { throw store.failure(EBADF, "Sealing", name) }
-            // After a failed fsync the kernel may have dropped the data: the file is of no more use.
-            while fsync(raw) != 0 {
-                if errno != EINTR { throw store.failure(errno, "Flushing", temporary) }
-            }
-            let folder = name.split(separator: "/").dropLast().joined(separator: "/")
-            if !folder.isEmpty { try store.makeFolders(folder) }
-            let problem = FolderStore.renameNew("\(store.path)/\(temporary)", "\(store.path)/\(name)")
-            if problem != 0 { throw store.failure(problem, "Renaming to \(name)", temporary) }
-            let closing: Int32 = descriptor.withLock { descriptor in
-                descriptor = nil
-                return Glibc.close(raw) == 0 ? 0 : errno
-            }
-            if closing != 0, closing != EINTR { throw store.failure(closing, "Closing", name) }
-            try store.flushFolder(of: name)
-        }
-
-        func abandon() {
-            descriptor.withLock { descriptor in
-                guard descriptor != nil else { return }
-                descriptor = nil
-                _ = unsafe unlink("\(store.path)/\(temporary)")
-                Glibc.close(raw)
-            }
-        }
-    }
-
-    private final class Handle: ObjectLeftover {
-        let store: FolderStore
-        let descriptor: Int32
-        let name: String
-        let size: ByteCount
-
-        init(store: FolderStore, descriptor: Int32, name: String) throws(Fault) {
-            self.store = store
-            self.descriptor = descriptor
-            self.name = name
-            var status = stat()
-            let looked = unsafe fstat(descriptor, &status)
-            guard looked == 0, status.st_mode & S_IFMT == S_IFREG else {
-                let problem = looked == 0 ? EINVAL : errno
-                self.size = .zero
-                throw store.failure(problem, "Looking at", name)
-            }
-            self.size = ByteCount(UInt64(max(0, status.st_size)))
-        }
-
-        deinit { close(descriptor) }
-
-        func read(at offset: ByteCount, into buffer: inout MutableRawSpan) throws(Fault) {
-            let descriptor = self.descriptor
-            let problem: Int32 = unsafe buffer.withUnsafeMutableBytes { pointer in
-                guard let base = pointer.baseAddress else { return 0 }
-                var done = 0
-                while done < pointer.count {
-                    let got = unsafe pread(
-                        descriptor, base + done, pointer.count - done,
-                        off_t(truncatingIfNeeded: offset.bytes) + off_t(done))
-                    if got > 0 {
-                        done += got
-                    } else if got == 0 {
-                        return -1
-                    } else if errno != EINTR {
-                        return errno
-                    }
-                }
-                return 0
-            }
-            if problem == 0 { return }
-            let place = "\(store.path)/\(name)"
-            if problem < 0 { throw endsEarly(place, offset: offset, size: size) }
-            let reason = unsafe strerror(problem).map { unsafe String(cString: $0) } ?? "error \(problem)"
-            throw Fault(
-                .storeFailed, what: "Reading at byte \(offset.bytes) failed: \(reason).", place: place,
-                remedy:
-                    "Check the medium, its cable or network, and the kernel log; another copy of this file may be sound.",
-                extent: Extent(start: offset, length: ByteCount(UInt64(buffer.byteCount))))
-        }
-
-        func dropCaches() { _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
-
-        func remove() throws(Fault) { try store.delete(name) }
-    }
+/// Magic numbers of filesystems, as `statfs` gives them (linux/magic.h and the filesystems' own sources).
+enum FilesystemType {
+    static let fat: UInt64 = 0x4d44
+    static let fuse: UInt64 = 0x6573_5546
+    /// Those that only one machine can have mounted.
+    static let local: Set<UInt64> = [
+        fat, 0x2011_BAB0 /* exFAT */, 0xEF53 /* ext2/3/4 */, 0x5846_5342 /* XFS */, 0x9123_683E /* Btrfs */,
+        0x0102_1994 /* tmpfs */, 0x8584_58F6 /* ramfs */, 0x7366_746E /* NTFS3 */, 0x5346_544E /* NTFS */,
+        0xF2F5_2010 /* F2FS */, 0x2FC1_2FC1 /* ZFS */, 0x3153_464A /* JFS */, 0x5265_4973 /* ReiserFS */,
+        0x794C_7630 /* overlayfs */, 0x9660 /* ISO 9660 */, 0x1501_3346 /* UDF */, 0x7371_7368 /* SquashFS */,
+        0x482B /* HFS+ */, 0xCA45_1A4E /* bcachefs */, 0x3434 /* NILFS2 */,
+    ]
 }

@@ -9,26 +9,41 @@ public import Geometry
 /// An object appears whole or not at all, never changes, and is read in ranges. Names are relative paths of
 /// lower-case ASCII letters, digits, `.`, `-` and `/`. Every failure is a ``Fault``: `store.full` where there is no
 /// room, `store.failed` for everything else. Safe to use from several threads at once.
+///
+/// Whoever asks how old something is compares ``StoredObject/modified`` with ``clock()``: both are told by the place,
+/// so a machine whose own clock is wrong judges rightly.
 public protocol ObjectStore: AnyObject, Sendable {
     /// What to call the place in messages: a path or an address.
     var name: String { get }
     /// The largest object the place can hold; `nil` where no limit is known.
     var maximumObjectSize: ByteCount? { get }
+    /// Seconds in which an object that is finished, or removed, may be missing from, or still stand in,
+    /// ``list(_:)`` and ``announcements()``. ``open(_:)`` is never late.
+    var listingDelay: UInt64 { get }
     /// Makes the place ready to be written to (a folder: creates it).
     func prepare() throws(Fault)
+    /// The place's clock: seconds since 1970.
+    func clock() throws(Fault) -> UInt64
     /// Begins an object. Nothing is visible under its name until ``ObjectUpload/seal(as:)``.
     func upload() throws(Fault) -> any ObjectUpload
-    /// Opens an object for reading; `nil` when there is none of that name.
+    /// Opens an object for reading; `nil` when there is none of that name. Never waits for anything but the medium.
     func open(_ name: String) throws(Fault) -> (any ObjectHandle)?
     /// All finished objects whose name begins with `folder` + "/", in no particular order.
     func list(_ folder: String) throws(Fault) -> [StoredObject]
     /// At most `limit` names at the top of the place, for messages about places that hold something else.
     /// Empty when the place does not exist.
     func topLevelNames(limit: Int) throws(Fault) -> [String]
-    /// Removes an object; no fault when there is none.
+    /// Removes an object; no fault when there is none. Works when there is no room left.
     func delete(_ name: String) throws(Fault)
-    /// Unfinished objects left behind by writers that no longer run, opened for reading.
+    /// Unfinished objects left behind by writers that no longer run, opened for reading. What cannot even be opened is
+    /// left out. A read from one that the medium refuses is the fault `source.unreadable`.
     func leftovers() throws(Fault) -> [any ObjectLeftover]
+    /// Tells everyone who uses the set that a writer or pruner is at work, until the announcement ends. `id` is 32
+    /// lower-case hexadecimal digits nobody used before. Needs no room for data.
+    func announce(_ kind: Announced.Kind, as id: String) throws(Fault) -> any Announcement
+    /// Who is at work. One that ended without saying so is recognised, returned for the last time with
+    /// ``Announced/isAlive`` false, and removed.
+    func announcements() throws(Fault) -> [Announced]
 }
 
 /// A finished object.
@@ -37,22 +52,31 @@ public struct StoredObject: Hashable, Sendable {
     public var name: String
     /// Its size.
     public var size: ByteCount
+    /// When its content was written, in seconds since 1970 by the clock of the place; 0 where that is not known.
+    public var modified: UInt64
 
     /// A finished object.
-    public init(name: String, size: ByteCount) {
+    public init(name: String, size: ByteCount, modified: UInt64 = 0) {
         self.name = name
         self.size = size
+        self.modified = modified
     }
 }
 
 /// An object being written. Ranges may be written in any order and from several threads, but never twice.
 public protocol ObjectUpload: AnyObject, Sendable {
-    /// Writes `bytes` at `offset`.
+    /// Writes `bytes` at `offset`. After `store.full` what was written before can still be read.
     func write(at offset: ByteCount, _ bytes: RawSpan) throws(Fault)
+    /// Fills `buffer` with what was written at `offset`; a fault past the end of what was. Until the upload is sealed
+    /// or abandoned, also after a fault.
+    func read(at offset: ByteCount, into buffer: inout MutableRawSpan) throws(Fault)
     /// Makes the object durable and visible as `name`, which must not exist yet. After a fault nothing is visible
-    /// and the upload is of no more use.
+    /// and the upload is of no more use but for reading.
     func seal(as name: String) throws(Fault)
-    /// Throws the unfinished object away. Does nothing after ``seal(as:)``.
+    /// As ``seal(as:)``, but in the place of an object of that name, if there is one: readers see the old or the new
+    /// one whole. Only for a damaged object whose content was made good, byte for byte.
+    func seal(replacing name: String) throws(Fault)
+    /// Throws the unfinished object away. Does nothing after it was sealed.
     func abandon()
 }
 
@@ -86,6 +110,11 @@ extension ObjectHandle {
 }
 
 extension ObjectStore {
+    /// Announces a writer or pruner under a random id.
+    public func announce(_ kind: Announced.Kind) throws(Fault) -> any Announcement {
+        try announce(kind, as: ObjectID.random().text)
+    }
+
     /// Writes a small object in one go and reads it back with caches dropped.
     func put(_ name: String, _ bytes: [UInt8]) throws(Fault) {
         let upload = try self.upload()
@@ -111,4 +140,12 @@ extension ObjectStore {
             .storeFailed, what: "\(object) reads back differently from what was written.", place: name,
             remedy: "Do not trust this medium or its cable; test the memory too, then back up to another place.")
     }
+}
+
+/// The fault for a read past an object's end.
+func endsEarly(_ place: String, offset: ByteCount, size: ByteCount) -> Fault {
+    Fault(
+        .setDamaged, what: "The file is cut off: bytes at \(offset.bytes) are needed, but it ends at \(size.bytes).",
+        place: place,
+        remedy: "Run `relight verify` to see what is lost, and copy the file again if you have another copy.")
 }

@@ -401,7 +401,14 @@ public final class SetWriter: Sendable {
                 } catch {
                     // The leftover's own space may be what is missing: without it the next run has room.
                     if error.code == .storeFull { try leftover.remove() }
-                    throw error
+                    guard error.code == .unreadable else { throw error }
+                    // What was read before the bad place is taken over; the rest is stored again from the source.
+                    events(
+                        .finding(
+                            Finding(
+                                .warning, "set.leftover-unreadable",
+                                what: "What an interrupted backup left cannot be read to its end and is removed: "
+                                    + error.what, place: error.place)))
                 }
             }
             try leftover.remove()
