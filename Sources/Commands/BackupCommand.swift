@@ -4,12 +4,13 @@
 public import ArgumentParser
 import Findings
 import Geometry
-import ImageStore
+public import ImageStore
 public import Imaging
 import Operations
 import Synchronization
 
 extension ReadErrorPolicy: ExpressibleByArgument {}
+extension NewEncryption.Cipher: ExpressibleByArgument {}
 
 /// `relight backup`.
 struct BackupCommand: ParsableCommand {
@@ -36,6 +37,19 @@ struct BackupCommand: ParsableCommand {
     @Option(help: "An unreadable sector: fail, or skip (recorded, zeros in the image, exit code 3).")
     var onReadError = ReadErrorPolicy.fail
     @Flag(help: "Do not read the set back before the point is sealed.") var noVerify = false
+    @Flag(help: "Encrypt a set that is made now; asks for a passphrase unless one of the next two is given.")
+    var encrypt = false
+    @OptionGroup var key: KeyOptions
+    @Option(help: ArgumentHelp("How a new set is encrypted: aes256 or aes128.", valueName: "cipher"))
+    var cipher = NewEncryption.Cipher.aes256
+    @Option(
+        help: ArgumentHelp(
+            "Parity in each pack of a new set, from which `relight repair` mends damage: 1 … 50 percent.",
+            valueName: "percent"))
+    var protect: Int?
+    @Option(help: ArgumentHelp("Unit size of a new set: 64K or 16K.", valueName: "size")) var unitSize: String?
+    @Option(help: ArgumentHelp("Size no pack exceeds, e.g. 256M; 1 MiB … 4 GiB − 1.", valueName: "size"))
+    var packSize: String?
     @OptionGroup var options: DiskOptions
 
     func run() throws {
@@ -55,6 +69,7 @@ struct BackupCommand: ParsableCommand {
         request.onReadError = onReadError
         request.readBack = !noVerify
         request.fileSectorSize = try options.size()
+        try choose(&request)
         let began = Clock.monotonic()
         let result = try Backup.run(request, events: console.events)
         let seconds = Clock.monotonic() - began
@@ -67,6 +82,33 @@ struct BackupCommand: ParsableCommand {
         if noVerify { console.line("  not read back (--no-verify): run `relight verify \(to)` before relying on it") }
         if result.point.unreadable > .zero {
             console.line("  \(result.point.unreadable) of the source could not be read; see the findings above.")
+        }
+    }
+
+    /// What belongs to a set that is made now.
+    private func choose(_ request: inout BackupRequest) throws(Fault) {
+        request.keys = try key.ring()
+        request.newKeys = try key.newRing()
+        if encrypt || key.passphraseFile != nil || key.keyFile != nil { request.encryption = NewEncryption(cipher) }
+        if let protect {
+            guard (0...50).contains(protect) else {
+                throw Fault(
+                    .usage, what: "\(protect) percent of parity is not possible.", remedy: "Use 1 … 50, such as 5.")
+            }
+            request.parity = protect
+        }
+        if let unitSize {
+            guard let size = SizeText.parse(unitSize), size == .kibibytes(64) || size == .kibibytes(16) else {
+                throw Fault(.usage, what: "\"\(unitSize)\" is no unit size.", remedy: "Use 64K or 16K.")
+            }
+            request.unitSize = size
+        }
+        if let packSize {
+            guard let size = SizeText.parse(packSize), size >= .mebibytes(1), size.bytes <= 0xFFFF_FFFF else {
+                throw Fault(
+                    .usage, what: "\"\(packSize)\" is no pack size.", remedy: "Use 1M … 4095M, such as 256M.")
+            }
+            request.packSize = size
         }
     }
 

@@ -112,6 +112,14 @@ final class Console: Sendable {
         log(text)
     }
 
+    /// A question on standard error, without a line end; not logged.
+    func prompt(_ text: String) {
+        state.withLock { state in
+            closeProgress(&state)
+            writeAll(2, Console.printable(text))
+        }
+    }
+
     func receive(_ event: Event) {
         switch event {
         case .step(let step):
@@ -334,6 +342,9 @@ enum Clock {
         unsafe clock_gettime(CLOCK_MONOTONIC, &time)
         return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
     }
+
+    /// Seconds since 1970.
+    static func now() -> UInt64 { UInt64(max(0, time(nil))) }
 
     /// `2026-11-21T03:04:05Z`.
     static func stamp() -> String { Date(timeIntervalSince1970: Double(time(nil))).formatted(.iso8601) }

@@ -17,10 +17,11 @@ struct PointsCommand: ParsableCommand {
         commandName: "points", abstract: "Lists the recovery points of an image set.")
 
     @Argument(help: "The image set: a folder, or label:NAME/folder.") var set: String
+    @OptionGroup var key: KeyOptions
 
     func run() throws {
         let console = Console.current.withLock { $0 }
-        let opened = try OpenedSet(set)
+        let opened = try OpenedSet(set, keys: key.ring())
         defer { opened.close() }
         let listing = try opened.reader.points()
         console.document(
@@ -115,11 +116,12 @@ struct ShowCommand: ParsableCommand {
     @Argument(
         help: ArgumentHelp("SET or SET@POINT; POINT is the beginning of an id, or latest.", valueName: "set[@point]"))
     var point: String
+    @OptionGroup var key: KeyOptions
 
     func run() throws {
         let console = Console.current.withLock { $0 }
         let name = try SetLocation(point)
-        let opened = try OpenedSet(name.set)
+        let opened = try OpenedSet(name.set, keys: key.ring())
         defer { opened.close() }
         let point = try opened.point(name.point, console)
         let facts = point.facts

@@ -63,13 +63,14 @@ struct PlanCommand: ParsableCommand {
 
     @Argument(help: ArgumentHelp("SET or SET@POINT.", valueName: "set[@point]")) var point: String
     @OptionGroup var targets: TargetOptions
+    @OptionGroup var key: KeyOptions
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("Store the plan.", valueName: "file")) var output:
         String?
 
     func run() throws {
         let console = Console.current.withLock { $0 }
         let name = try SetLocation(point)
-        let opened = try OpenedSet(name.set)
+        let opened = try OpenedSet(name.set, keys: key.ring())
         defer { opened.close() }
         let plan = try makePlan(try opened.point(name.point, console), set: opened.name, folder: opened.folder, targets)
         if let output { try PlanFile.write(plan, to: output) }
@@ -148,6 +149,7 @@ struct RestoreCommand: ParsableCommand {
 
     @Argument(help: ArgumentHelp("SET or SET@POINT; not with --plan.", valueName: "set[@point]")) var point: String?
     @OptionGroup var targets: TargetOptions
+    @OptionGroup var key: KeyOptions
     @Option(help: ArgumentHelp("Carry out this stored plan.", valueName: "file")) var plan: String?
     @Flag(help: "Do not ask: overwrite the target.") var yes = false
     @Option(help: "What is read back and compared: full or off.") var readBack = ReadBack.full
@@ -168,7 +170,7 @@ struct RestoreCommand: ParsableCommand {
                 remedy: "Leave out --to and --layout, or make another plan with `relight plan`.")
         }
         let name = try SetLocation(stored.map { "\($0.set)@\($0.point)" } ?? point ?? "")
-        let opened = try OpenedSet(name.set)
+        let opened = try OpenedSet(name.set, keys: key.ring())
         defer { opened.close() }
         let point = try opened.point(name.point, console)
         let plan: RestorePlan

@@ -21,6 +21,20 @@ struct DiskOptions: ParsableArguments {
     }
 }
 
+/// Sizes as people write them.
+enum SizeText {
+    /// Bytes in `512`, `64K`, `256M`, `4G`, `1T` (powers of 1024; `KiB` and the like too); `nil` for anything else.
+    static func parse(_ text: String) -> ByteCount? {
+        let digits = text.prefix { $0.isASCII && $0.isNumber }
+        guard let number = UInt64(digits) else { return nil }
+        var unit = text.dropFirst(digits.count).uppercased()
+        if unit.hasSuffix("IB") { unit.removeLast(2) }
+        let factors = ["": 0, "B": 0, "K": 10, "M": 20, "G": 30, "T": 40]
+        guard let shift = factors[unit] else { return nil }
+        return ByteCount(number).multiplied(by: UInt64(1) << UInt64(shift))
+    }
+}
+
 extension OpenedSet {
     /// The point `name` stands for. Says which of its copies are damaged; and with `latest`, when a point that may be newer
     /// cannot be read.

@@ -30,6 +30,18 @@ public struct BackupRequest: Sendable {
     public var readBack = true
     /// Sector size of image files.
     public var fileSectorSize = SectorSize.s512
+    /// Asked when the set is encrypted.
+    public var keys = KeyRing.none
+    /// Asked when a set is made and ``encryption`` is chosen.
+    public var newKeys = KeyRing.none
+    /// Encrypts a set that is made now. Refused for a set that exists and is not encrypted.
+    public var encryption: NewEncryption?
+    /// Parity for a set that is made now, 0 ... 50 percent; `nil` leaves it to the set.
+    public var parity: Int?
+    /// Unit size for a set that is made now; `nil` leaves it to the set.
+    public var unitSize: ByteCount?
+    /// Size no pack exceeds; `nil` for the default.
+    public var packSize: ByteCount?
 
     /// A request for one recovery point of `disks` in `set`.
     public init(disks: [String], set: String) {
@@ -117,8 +129,13 @@ public enum Backup {
 
         let time = UInt64(max(0, time(nil)))
         let store = FolderStore(path: location.path)
+        var options = SetWriter.Options(compression: request.compression, time: time)
+        options.encryption = request.encryption
+        options.parity = request.parity ?? options.parity
+        options.unitSize = request.unitSize ?? options.unitSize
+        options.packSize = request.packSize ?? options.packSize
         let writer = try SetWriter(
-            store, options: SetWriter.Options(compression: request.compression, time: time), events: events)
+            store, options: options, keys: request.keys, newKeys: request.newKeys, events: events)
         do {
             noticed += try Imager.image(imaged, into: writer, onReadError: request.onReadError, events: events)
             let facts = PointFacts(

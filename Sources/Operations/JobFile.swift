@@ -208,11 +208,17 @@ private struct JobOption {
 
     static let backup = [
         JobOption(key: "name", kind: .text), JobOption(key: "volume", kind: .list),
-        JobOption(key: "passphraseFile", kind: .text), JobOption(key: "level", kind: .level),
+        JobOption(key: "encrypt", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text), JobOption(key: "cipher", kind: .choice(["aes256", "aes128"])),
+        JobOption(key: "protect", kind: .text), JobOption(key: "unitSize", kind: .text),
+        JobOption(key: "packSize", kind: .text), JobOption(key: "level", kind: .level),
         JobOption(key: "onReadError", kind: .choice(["fail", "skip"])), JobOption(key: "rate", kind: .text),
         JobOption(key: "noVerify", kind: .flag), JobOption(key: "sectorSize", kind: .text),
     ]
-    static let verify = [JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text)]
+    static let verify = [
+        JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text),
+    ]
     static let restore = [
         JobOption(key: "layout", kind: .choice(["exact", "keep", "proportional", "fill"])),
         JobOption(key: "size", kind: .sizes), JobOption(key: "drop", kind: .list),
@@ -221,6 +227,7 @@ private struct JobOption {
         JobOption(key: "ids", kind: .choice(["keep", "new"])), JobOption(key: "noRepair", kind: .flag),
         JobOption(key: "noAdapt", kind: .flag), JobOption(key: "resume", kind: .flag),
         JobOption(key: "readBack", kind: .choice(["full", "off"])), JobOption(key: "passphraseFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text),
     ]
 }
 

@@ -20,13 +20,15 @@ public struct OpenedSet: Sendable {
     /// Where the set lies; released with this value.
     let location: StoreLocation
 
-    /// Opens the set at a place: a folder, or `label:NAME/folder`.
-    public init(_ place: String) throws(Fault) {
+    /// Opens the set at a place: a folder, or `label:NAME/folder`. `keys` are asked when it is encrypted; with
+    /// `locked`, it is opened only as far as that goes without its key.
+    public init(_ place: String, keys: KeyRing = .none, locked: Bool = false) throws(Fault) {
         location = try StoreLocation.open(place, .readOnly, identify: Identify.volume)
         folder = location.path
         name = location.volume == nil ? KernelFiles.live.resolved(place) ?? place : place
         do {
-            reader = try SetReader(FolderStore(path: location.path))
+            let store = FolderStore(path: location.path)
+            reader = try locked ? SetReader(locked: store) : SetReader(store, keys: keys)
         } catch {
             location.release()
             throw error

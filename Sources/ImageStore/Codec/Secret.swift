@@ -35,6 +35,47 @@ import Glibc
         }
     }
 
+    /// What `descriptor` gives until its end, or with `line` until the first line end, which is left out; at most `most`
+    /// bytes. A second value other than 0 is an errno; a secret longer than `most` comes back as `E2BIG`. Bytes after the
+    /// line end of what is no terminal are read and dropped.
+    public static func read(from descriptor: Int32, most: Int, line: Bool) -> (secret: Secret, problem: Int32) {
+        var problem: Int32 = 0
+        var count = 0
+        let all = unsafe Secret(count: most + 1) { target in
+            while count < target.count {
+                let step = line ? 1 : target.count - count
+                let got = unsafe Glibc.read(descriptor, target.baseAddress.unsafelyUnwrapped + count, step)
+                if got == 0 { return }
+                if got < 0 {
+                    problem = errno
+                    return
+                }
+                if line, unsafe target[count] == 10 {
+                    if unsafe count > 0 && target[count - 1] == 13 { count -= 1 }
+                    return
+                }
+                count += got
+            }
+            problem = E2BIG
+        }
+        return unsafe all.withBytes { bytes in
+            unsafe (
+                Secret(count: count) { unsafe $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<count])) },
+                problem
+            )
+        }
+    }
+
+    /// Whether both hold the same bytes; takes as long whichever byte differs.
+    public static func equal(_ left: Secret, _ right: Secret) -> Bool {
+        unsafe left.count == right.count
+            && left.withBytes { left in
+                unsafe right.withBytes { right in
+                    unsafe CRYPTO_memcmp(left.baseAddress, right.baseAddress, left.count) == 0
+                }
+            }
+    }
+
     /// `count` random bytes.
     static func random(_ count: Int) throws(Fault) -> Secret {
         var done = false

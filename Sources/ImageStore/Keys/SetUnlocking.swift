@@ -76,6 +76,13 @@ struct KeySlots {
     /// The master key. Asks `ring` until a slot opens.
     /// Throws `key.needed`, `key.wrong`, `set.damaged` when no slot is sound.
     func unlock(_ ring: KeyRing, _ set: SetHeader, name: String) throws(Fault) -> Secret {
+        try open(ring, set, name: name).master
+    }
+
+    /// As ``unlock(_:_:name:)``; tells the slot too.
+    func open(
+        _ ring: KeyRing, _ set: SetHeader, name: String
+    ) throws(Fault) -> (master: Secret, slot: ObjectID) {
         guard !slots.isEmpty else {
             throw Fault(
                 .setDamaged,
@@ -99,7 +106,7 @@ struct KeySlots {
                             "Somebody changed or exchanged the header: put set.a and set.b back from another copy of the "
                             + "set.")
                 }
-                return master
+                return (master, slot.id)
             }
             let kinds = Set(slots.map(\.kind))
             let given: KeySlot.Kind = if case .passphrase = secret { .passphrase } else { .keyFile }
@@ -149,6 +156,8 @@ public struct SetKeyring: Sendable {
     private let store: any ObjectStore
     private let set: SetHeader
     private let master: Secret
+    /// Id of the slot that opened the set.
+    public let openedBy: String
 
     /// Opens the set in `store`. Throws what opening throws, and `unsupported` when it is not encrypted.
     public init(_ store: any ObjectStore, keys: KeyRing) throws(Fault) {
@@ -160,7 +169,9 @@ public struct SetKeyring: Sendable {
         }
         self.store = store
         set = header
-        master = try KeySlots(store, header).unlock(keys, header, name: store.name)
+        let opened = try KeySlots(store, header).open(keys, header, name: store.name)
+        master = opened.master
+        openedBy = opened.slot.text
     }
 
     /// The slots, oldest first.
@@ -186,7 +197,9 @@ public struct SetKeyring: Sendable {
 
     /// Removes the slot whose id begins with `prefix`; never the last one. Throws `missing`, `usage`.
     /// Its bytes may remain on the medium until they are overwritten: a passphrase that became known needs a new set.
-    public func remove(_ prefix: String) throws(Fault) {
+    /// Returns the slot's whole id.
+    @discardableResult
+    public func remove(_ prefix: String) throws(Fault) -> String {
         let slots = try self.slots()
         let matches = slots.filter { !prefix.isEmpty && $0.id.hasPrefix(prefix.lowercased()) }
         guard matches.count == 1, let id = ObjectID(matches[0].id) else {
@@ -203,6 +216,7 @@ public struct SetKeyring: Sendable {
         }
         try store.delete(ObjectName.copy(of: ObjectName.key(id)))
         try store.delete(ObjectName.key(id))
+        return id.text
     }
 
     static func put(_ slot: KeySlot, in store: any ObjectStore) throws(Fault) {

@@ -91,10 +91,11 @@ public final class SetWriter: Sendable {
     /// Opens the set in `store` for a new point, or makes a set there when the place is empty or missing.
     ///
     /// Reads the lists of all packs into memory. What an interrupted backup left unfinished is taken over where its
-    /// records are sound. `ring` is asked for the secret of an encrypted set.
+    /// records are sound. `ring` is asked for the secret of an encrypted set,
+    /// `newKeys` (or else `ring`) for that of one that is made now.
     /// Throws `set.not-a-set`, `set.version`, `set.damaged`, `store.full`, `store.failed`, `key.needed`, `key.wrong`.
     public init(
-        _ store: any ObjectStore, options: Options = Options(), keys ring: KeyRing = .none,
+        _ store: any ObjectStore, options: Options = Options(), keys ring: KeyRing = .none, newKeys: KeyRing? = nil,
         events: EventHandler = { _ in }
     ) throws(Fault) {
         let found = try SetAccess.look(at: store)
@@ -102,6 +103,12 @@ public final class SetWriter: Sendable {
             throw Fault(
                 .setVersion, what: "The set has features this program must not write to.", place: store.name,
                 remedy: "Use a newer version of Relight to add to it; this one can read it.")
+        }
+        if let header = found.header, !header.isEncrypted, options.encryption != nil {
+            throw Fault(
+                .unsupported, what: "The set is not encrypted, and what it holds stays readable by anybody.",
+                place: store.name,
+                remedy: "Back up to a new place with --encrypt, or leave the encryption options out.")
         }
         try store.prepare()
         if let header = found.header {
@@ -121,7 +128,7 @@ public final class SetWriter: Sendable {
                 parity: UInt8(min(max(options.parity, 0), Int(SetHeader.maximumParity))))
             if let encryption = options.encryption {
                 // Its key slot comes first: a set without a header is no set yet.
-                let made = try SetKeyring.make(header, encryption, ring, in: store, time: options.time)
+                let made = try SetKeyring.make(header, encryption, newKeys ?? ring, in: store, time: options.time)
                 header = made.header
                 keys = try SetKeys(master: made.master, set: header)
             } else {

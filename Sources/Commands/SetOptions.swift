@@ -1,0 +1,158 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import ArgumentParser
+import Blocks
+import Findings
+import Geometry
+import Glibc
+import ImageStore
+import LinuxDisks
+import Operations
+import Synchronization
+import Threads
+
+/// What opens an encrypted set.
+struct KeyOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "The passphrase of an encrypted set: the first line of this file (a path, or label:NAME/path). Without it you are asked.",
+            valueName: "file"))
+    var passphraseFile: String?
+    @Option(help: ArgumentHelp("The key file of an encrypted set.", valueName: "file"))
+    var keyFile: String?
+
+    func validate() throws {
+        if passphraseFile != nil, keyFile != nil {
+            throw ValidationError("Give a passphrase file or a key file, not both.")
+        }
+    }
+
+    /// What was given on the command line.
+    func given() throws(Fault) -> SetSecret? {
+        try KeyOptions.read(passphraseFile: passphraseFile, keyFile: keyFile)
+    }
+
+    static func read(passphraseFile: String?, keyFile: String?) throws(Fault) -> SetSecret? {
+        if let passphraseFile { return .passphrase(try SecretFile.passphrase(passphraseFile)) }
+        if let keyFile { return .keyFile(try SecretFile.keyFile(keyFile)) }
+        return nil
+    }
+
+    /// The secret given, or whoever sits at the terminal: three attempts.
+    func ring() throws(Fault) -> KeyRing {
+        if let secret = try given() { return KeyRing(secret) }
+        return KeyRing { (set, attempt) throws(Fault) in
+            guard attempt <= 3, Terminal.canAsk else { return nil }
+            if attempt > 1 { Terminal.say("That passphrase does not open the set. Is the keyboard layout right?") }
+            return .passphrase(try Terminal.secret("Passphrase of \(set): "))
+        }
+    }
+
+    /// As ``ring()``, but for a set that is made now: a new passphrase is asked for twice.
+    func newRing() throws(Fault) -> KeyRing {
+        if let secret = try given() { return KeyRing(secret) }
+        return KeyRing { (set, attempt) throws(Fault) in
+            guard attempt == 1, Terminal.canAsk else { return nil }
+            return .passphrase(try Terminal.newPassphrase(for: set))
+        }
+    }
+}
+
+/// Secrets in files.
+enum SecretFile {
+    /// Largest key file.
+    private static let most = 1 << 20
+
+    /// The first line of `path`, without its end. Throws `missing`, `no-access`, `usage` when it is empty.
+    static func passphrase(_ path: String) throws(Fault) -> Secret { try read(path, line: true) }
+
+    /// All of `path`.
+    static func keyFile(_ path: String) throws(Fault) -> Secret { try read(path, line: false) }
+
+    private static func read(_ name: String, line: Bool) throws(Fault) -> Secret {
+        let location = try StoreLocation.open(name, .readOnly, identify: Identify.volume)
+        defer { location.release() }
+        let path = location.path
+        let file = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { throw unreadable(name, errno) }
+        defer { close(file) }
+        var status = stat()
+        if unsafe fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_mode & 0o077 != 0 {
+            Console.current.withLock { $0 }.receive(
+                .finding(
+                    Finding(
+                        .notice, "key.readable", what: "Other users of this machine can read this file.", place: path)))
+        }
+        let (secret, problem) = Secret.read(from: file, most: most, line: line)
+        guard problem == 0 else {
+            if problem == E2BIG {
+                throw Fault(
+                    .usage, what: "A passphrase or key has at most \(most) bytes.", place: path,
+                    remedy: "Use another file as key.")
+            }
+            throw unreadable(path, problem)
+        }
+        guard secret.count > 0 else {
+            throw Fault(.usage, what: "The passphrase or key is empty.", place: path, remedy: "Name another file.")
+        }
+        return secret
+    }
+
+    private static func unreadable(_ path: String, _ problem: Int32) -> Fault {
+        Fault(
+            problem == ENOENT ? .missing : .noAccess, what: "The key cannot be read: \(errorText(problem)).",
+            place: path,
+            remedy: "Name a file that holds the passphrase or key.")
+    }
+}
+
+/// Asks the person at the terminal.
+enum Terminal {
+    /// Whether there is one.
+    static var canAsk: Bool {
+        isatty(0) == 1 && isatty(2) == 1 && !Console.current.withLock { $0 }.settings.json
+    }
+
+    static func say(_ text: String) { Console.current.withLock { $0 }.errorLine(text) }
+
+    /// A line typed without being shown. Throws `interrupted`, `usage` when it is empty.
+    static func secret(_ prompt: String) throws(Fault) -> Secret {
+        Console.current.withLock { $0 }.prompt(prompt)
+        var old = termios()
+        guard unsafe tcgetattr(0, &old) == 0 else { throw nobody }
+        var quiet = old
+        quiet.c_lflag &= ~tcflag_t(ECHO)
+        quiet.c_lflag |= tcflag_t(ICANON)
+        unsafe tcsetattr(0, TCSAFLUSH, &quiet)
+        defer {
+            unsafe tcsetattr(0, TCSAFLUSH, &old)
+            say("")
+        }
+        let (secret, _) = Secret.read(from: 0, most: 1024, line: true)
+        try Interruption.check()
+        guard secret.count > 0 else {
+            throw Fault(.usage, what: "The passphrase is empty.", remedy: "Start again, and type it.")
+        }
+        return secret
+    }
+
+    /// A new passphrase, typed twice. Throws `usage` when the two differ.
+    static func newPassphrase(for set: String) throws(Fault) -> Secret {
+        say("Without the passphrase nobody can open the set again, and nobody can make a new one for it.")
+        let first = try secret("New passphrase for \(set): ")
+        let second = try secret("The same once more: ")
+        guard Secret.equal(first, second) else {
+            throw Fault(
+                .usage, what: "The two passphrases differ.", remedy: "Nothing was made. Start again, and type it twice."
+            )
+        }
+        return first
+    }
+
+    private static var nobody: Fault {
+        Fault(
+            .keyNeeded, what: "Nobody can be asked for the passphrase.",
+            remedy: "Add --passphrase-file FILE or --key-file FILE.")
+    }
+}
