@@ -2,20 +2,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 #include "CExt2Glue.h"
+#include "Channel.h"
 
 #include <errno.h>
 #include <et/com_err.h>
-#include <ext2fs/ext2fs.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 // libext2fs opens a channel by name; what it shall read instead is handed over here, on the same thread.
-struct reader {
-    relight_ext_read read;
-    void *context;
-};
-static _Thread_local struct reader *opening;
+static _Thread_local struct relight_ext_reader *opening;
 
 static struct struct_io_manager manager;
 
@@ -50,7 +46,7 @@ static errcode_t channel_set_block_size(io_channel channel, int size) {
 }
 
 static errcode_t channel_read64(io_channel channel, unsigned long long block, int count, void *data) {
-    struct reader *reader = channel->private_data;
+    struct relight_ext_reader *reader = channel->private_data;
     uint64_t offset, length;
     // A negative count is a number of bytes.
     if (count < 0)
@@ -152,15 +148,21 @@ static void walk(ext2_filsys fs, relight_ext_run run, void *context, struct reli
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void prepare(void) { initialize_ext2_error_table(); }
 
-long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, struct relight_ext_summary *summary) {
+errcode_t relight_ext_channel(struct relight_ext_reader *reader, ext2_filsys *result) {
     pthread_once(&once, prepare);
-    memset(summary, 0, sizeof *summary);
-    struct reader reader = {.read = read, .context = context};
-    ext2_filsys fs = NULL;
-    opening = &reader;
+    *result = NULL;
+    opening = reader;
     errcode_t error =
-        ext2fs_open2("volume", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0, &manager, &fs);
+        ext2fs_open2("volume", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0, &manager, result);
     opening = NULL;
+    return error;
+}
+
+long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, struct relight_ext_summary *summary) {
+    memset(summary, 0, sizeof *summary);
+    struct relight_ext_reader reader = {.read = read, .context = context};
+    ext2_filsys fs = NULL;
+    errcode_t error = relight_ext_channel(&reader, &fs);
     if (error) return error;
     summary->block_size = fs->blocksize;
     summary->cluster_blocks = (uint32_t)EXT2FS_CLUSTER_RATIO(fs);

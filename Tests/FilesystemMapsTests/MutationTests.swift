@@ -92,6 +92,70 @@ struct MutationTests {
         #expect(partial > 20)
     }
 
+    /// What is named of mutated metadata is bounded, comes to an end, and counts no byte beyond those asked for.
+    static func names(_ disk: MemoryDisk, _ kind: ContentKind, _ seed: inout Seeded) throws -> LostContent {
+        let length = disk.length.bytes
+        let extents = (0..<6).map { _ in
+            let start = UInt64.random(in: 0..<length / 512, using: &seed) * 512
+            return Extent(from: ByteCount(start), to: ByteCount(min(length, start + 4096)))
+        }
+        var limits = FileNames.Limits()
+        limits.names = 20
+        let found = try FileNames.at(ExtentList(extents), of: disk, kind: kind, limits: limits)
+        #expect(found.items.count <= 60)
+        #expect(found.items.allSatisfy { item in item.name.unicodeScalars.allSatisfy { $0.value >= 32 } })
+        return found
+    }
+
+    @Test(
+        .enabled(if: mke2fs.path != nil, "e2fsprogs is needed"),
+        arguments: [
+            ["-t", "ext2", "-b", "1024"], ["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,inline_data"],
+            ["-t", "ext4", "-b", "1024"],
+        ])
+    func namesOfMutatedExt(options: [String]) throws {
+        let folder = try ScratchFolder()
+        let image = try folder.file("x.img", .mebibytes(6))
+        try mke2fs.check(
+            ["-q", "-F", "-N", "256", "-d", try folder.tree(symbolicLinks: true)] + options + [image])
+        let disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: 6 << 20))
+        let table = Int(
+            try #require(
+                try dumpe2fs.check([image]).standardOutput.split(separator: "Inode table at ").dropFirst().first
+                    .flatMap { UInt64($0.prefix { $0.isNumber }) }))
+        var named = 0
+        var generator = Seeded(31)
+        _ = try Self.run(
+            disk, places: [1024..<1300, 2048..<2112, table << 10..<(table + 48) << 10, (table + 48) << 10..<6 << 20],
+            count: 1500, seed: 32
+        ) { disk in
+            named += try Self.names(disk, .ext4, &generator).items.count { $0.kind == .file }
+            return VolumeMap(identity: Identity(kind: .ext4), whole: disk.length)
+        }
+        #expect(named > 300)
+    }
+
+    @Test(
+        .enabled(if: mkfat.path != nil && mcopy.path != nil, "dosfstools and mtools are needed"),
+        arguments: ["12", "16"])
+    func namesOfMutatedFAT(width: String) throws {
+        let folder = try ScratchFolder()
+        let size: UInt64 = width == "12" ? 4 : 10
+        let image = try folder.file("x.img", .mebibytes(size))
+        try mkfat.check(["-F", width, image])
+        try mcopy.check(["-i", image, "-s", try folder.tree(symbolicLinks: false), "::"])
+        let disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: Int(size) << 20))
+        let boot = try FATBootSector(parsing: try disk.bytes(at: .zero, count: 512))
+        let data = Int(boot.firstDataSector * 512)
+        var named = 0
+        var generator = Seeded(33)
+        _ = try Self.run(disk, places: [11..<62, 512..<4096, data..<data + 100_000], count: 800, seed: 34) { disk in
+            named += try Self.names(disk, .fat, &generator).items.count { $0.kind == .file }
+            return VolumeMap(identity: Identity(kind: .fat), whole: disk.length)
+        }
+        #expect(named > 100)
+    }
+
     @Test(.enabled(if: mkswap.path != nil, "util-linux is needed"))
     func mutatedSwap() throws {
         let folder = try ScratchFolder()

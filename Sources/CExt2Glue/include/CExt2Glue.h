@@ -48,6 +48,103 @@ struct relight_ext_summary {
 /// Returns 0, or an error of libext2fs (see `relight_ext_error`). The runs count only when the summary has no problem.
 long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, struct relight_ext_summary *summary);
 
+/// An open filesystem.
+struct relight_ext;
+
+/// What the superblock says.
+struct relight_ext_facts {
+    uint32_t block_size;
+    uint32_t inode_size;
+    uint32_t groups;
+    uint32_t inodes_per_group;
+    uint32_t inodes;
+    uint32_t first_inode;
+    uint32_t first_data_block;
+    uint32_t journal_inode;
+    uint32_t orphan_inode;
+    uint32_t quota_inodes[3];
+    uint32_t compatible;
+    uint32_t incompatible;
+    uint32_t read_only_compatible;
+    uint64_t blocks;
+    uint8_t uuid[16];
+};
+
+/// Where a group's own metadata lie; a place of 0 blocks is none.
+struct relight_ext_group {
+    uint64_t superblock;
+    uint64_t superblock_blocks;
+    uint64_t descriptors;
+    uint64_t descriptor_blocks;
+    uint64_t block_bitmap;
+    uint64_t inode_bitmap;
+    uint64_t inode_table;
+    uint64_t inode_table_blocks;
+    /// Inodes from the group's first on that may be in use.
+    uint32_t inodes;
+    /// Whether what the descriptor names lies inside the filesystem.
+    int32_t is_inside;
+};
+
+/// An inode.
+struct relight_ext_inode {
+    uint64_t size;
+    uint64_t xattr_block;
+    /// i_blocks in 512-byte units, or in blocks where the huge_file flag says so.
+    uint64_t blocks;
+    /// Seconds since 1970, with the epoch bits.
+    int64_t changed;
+    int64_t modified;
+    uint32_t changed_nanoseconds;
+    uint32_t modified_nanoseconds;
+    uint32_t flags;
+    uint32_t generation;
+    uint32_t deleted;
+    uint32_t links;
+    uint16_t mode;
+    /// Whether the inode has blocks: not a device, a short symbolic link, or data kept in the inode.
+    uint8_t has_blocks;
+    /// Whether the times have nanoseconds.
+    uint8_t has_nanoseconds;
+    /// i_block, as stored.
+    uint8_t map[60];
+};
+
+/// What a run of an inode's blocks is.
+enum relight_ext_piece_kind {
+    RELIGHT_EXT_DATA = 0,
+    /// Allocated, but reads as zeros whatever the blocks hold.
+    RELIGHT_EXT_UNWRITTEN = 1,
+    /// A block of the extent tree or an indirect block.
+    RELIGHT_EXT_TREE = 2,
+};
+
+/// Receives a run of blocks of an inode. `logical` is the first block's place in the file. Not 0 ends the walk.
+typedef int (*relight_ext_piece)(void *context, int kind, uint64_t first_block, uint64_t blocks, uint64_t logical);
+
+/// Opens the filesystem that `read` reads; `read` and its context must stay valid until it is closed.
+long relight_ext_open(
+    relight_ext_read read, void *context, struct relight_ext **result, struct relight_ext_facts *facts);
+void relight_ext_close(struct relight_ext *volume);
+
+/// Group `group`, which must be below the number of groups. 0 when there is no such group.
+int relight_ext_group(struct relight_ext *volume, uint32_t group, struct relight_ext_group *result);
+
+/// Inode `number`; checks its checksum. Returns 0 or an error of libext2fs.
+long relight_ext_inode(struct relight_ext *volume, uint32_t number, struct relight_ext_inode *result);
+
+/// Hands out the blocks of the inode that `relight_ext_inode` read last. Where a part of the tree cannot be read the
+/// walk goes on behind it and the error is returned at the end. At most `most` runs.
+long relight_ext_blocks(struct relight_ext *volume, uint64_t most, relight_ext_piece piece, void *context);
+
+/// Copies the data that inode `number` keeps in itself. Returns 0 or an error; `length` is capacity, then size.
+long relight_ext_inline_data(struct relight_ext *volume, uint32_t number, void *buffer, uint64_t *length);
+
+/// Reads the block bitmap. Returns 0 or an error.
+long relight_ext_load_bitmap(struct relight_ext *volume);
+/// Whether a block is in use by the bitmap that was loaded; 1 for a block outside.
+int relight_ext_is_used(struct relight_ext *volume, uint64_t block);
+
 /// Whether `code` says that the filesystem has features libext2fs does not know.
 int relight_ext_is_unsupported(long code);
 
