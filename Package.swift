@@ -164,7 +164,10 @@ let package = Package(
             ["Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "FilesystemMaps", "Tools"]),
         tests("Commands", ["Findings", "Tools"]),
         tests(
-            "Imaging", ["Blocks", "DiskSurvey", "FilesystemMaps", "Findings", "Geometry", "ImageStore", "MachineModel"]),
+            "Imaging",
+            [
+                "Blocks", "DiskSurvey", "FilesystemMaps", "Findings", "Geometry", "ImageStore", "MachineModel", "Tools",
+            ]),
         tests(
             "Restoring",
             [

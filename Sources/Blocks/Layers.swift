@@ -111,7 +111,8 @@ public final class MemoryDisk: BlockTarget {
     public func dropCaches() throws(Fault) {}
 }
 
-/// A disk with sectors that cannot be read, for tests.
+/// A disk with sectors that are not to be read: for tests, and to spare a failing disk further tries at places known to
+/// be bad.
 public final class Faulty: BlockSource {
     private let base: any BlockSource
     private let bad: ExtentList

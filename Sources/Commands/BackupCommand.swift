@@ -36,6 +36,12 @@ struct BackupCommand: ParsableCommand {
     var level = "default"
     @Option(help: "An unreadable sector: fail, or skip (recorded, zeros in the image, exit code 3).")
     var onReadError = ReadErrorPolicy.fail
+    @Option(help: ArgumentHelp("How often an unreadable sector is tried again, to and fro.", valueName: "n"))
+    var readRetries = 2
+    @Option(help: ArgumentHelp("Seconds for one bad place before the rest of it is given up.", valueName: "s"))
+    var badPlaceTime = 30
+    @Option(help: ArgumentHelp("Seconds for all bad places together.", valueName: "s"))
+    var badTime = 600
     @Flag(help: "Do not read the set back before the point is sealed.") var noVerify = false
     @Flag(help: "Encrypt a set that is made now; asks for a passphrase unless one of the next two is given.")
     var encrypt = false
@@ -67,6 +73,16 @@ struct BackupCommand: ParsableCommand {
         request.volumes = volume
         request.compression = compression
         request.onReadError = onReadError
+        guard (0...1000).contains(readRetries), (0...1_000_000).contains(badPlaceTime),
+            (0...10_000_000).contains(badTime)
+        else {
+            throw Fault(
+                .usage, what: "A number of retries or seconds for bad places is out of range.",
+                remedy: "Use 0 … 1000 retries and at most 1000000 seconds for a place, 10000000 for all.")
+        }
+        request.effort.retries = readRetries
+        request.effort.regionTime = .seconds(badPlaceTime)
+        request.effort.totalTime = .seconds(badTime)
         request.readBack = !noVerify
         request.fileSectorSize = try options.size()
         try choose(&request)

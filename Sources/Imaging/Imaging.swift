@@ -38,26 +38,33 @@ public struct ImagedDisk: Sendable {
 
 /// Images disks.
 public enum Imager {
-    /// Gives everything in use on `disks` to `writer`, without sealing the point. Returns what was noticed.
+    /// Gives everything in use on `disks` to `writer`, without sealing the point. Returns what was noticed: what could
+    /// not be read, and which files that was, are losses with the code `source.unreadable`.
     /// Throws `source.unreadable` under the policy `fail`, and what the writer throws.
     public static func image(
         _ disks: [ImagedDisk], into writer: SetWriter, onReadError policy: ReadErrorPolicy,
-        events: @escaping EventHandler
+        effort: ReadEffort = ReadEffort(), events: @escaping EventHandler
     ) throws(Fault) -> [Finding] {
         let total = disks.reduce(ByteCount.zero) { sum, disk in
             disk.chosen.reduce(sum + disk.survey.remainder.byteCount) { $0 + $1.map.used.byteCount }
         }
         let done = Mutex(ByteCount.zero)
         let findings = Mutex<[Finding]>([])
+        let time = BadPlaceTime(effort)
+        var losses: [Loss] = []
+        let report: @Sendable (Finding) -> Void = { finding in
+            findings.withLock { $0.append(finding) }
+            events(.finding(finding))
+        }
         for (index, disk) in disks.enumerated() {
             let path = disk.survey.model.path
-            var streams: [(StreamWriter, any BlockSource, String)] = []
+            var streams: [(StreamWriter, any BlockSource, String, ContentKind?)] = []
             let whole = Extent(from: .zero, to: disk.source.length)
             streams.append(
                 (
                     try writer.beginStream(
                         StreamDescription(disk: index, kind: .remainder, extent: whole, used: disk.survey.remainder)),
-                    disk.source, path
+                    disk.source, path, nil
                 ))
             for volume in disk.chosen {
                 let number = volume.model.number
@@ -68,38 +75,44 @@ public enum Imager {
                         try writer.beginStream(
                             StreamDescription(
                                 disk: index, kind: .volume(number), extent: volume.model.extent, used: volume.map.used)),
-                        window, name
+                        window, name, volume.map.identity.kind
                     ))
             }
-            for (stream, source, name) in streams {
+            for (stream, source, name, kind) in streams {
                 if stream.description.kind != .remainder {
                     events(
                         .step(
                             "\(name): imaging \(stream.description.used.byteCount) in use of \(stream.description.length)"
                         ))
                 }
-                try image(stream, from: source, name: name, policy, writer) { piece in
+                let reader = PieceReader(source: source, policy: policy, time: time)
+                let lost = try image(stream, with: reader, writer) { piece in
                     let sum = done.withLock { sum in
                         sum += piece
                         return sum
                     }
                     events(.progress(Progress(phase: "imaging", done: sum, total: total)))
-                } report: { finding in
-                    findings.withLock { $0.append(finding) }
-                    events(.finding(finding))
                 }
+                guard !lost.unreadable.isEmpty else { continue }
+                let loss = Loss(source: source, name: name, kind: kind, lost: lost)
+                loss.extents(effort).forEach(report)
+                losses.append(loss)
             }
+        }
+        // Only now, for a failing disk may not live long: its data came first.
+        for loss in losses {
+            events(.step("\(loss.name): looking for the files that lost data"))
+            try loss.names(effort).forEach(report)
         }
         return findings.withLock { $0 }
     }
 
+    /// Images one stream; returns what could not be read.
     private static func image(
-        _ stream: StreamWriter, from source: any BlockSource, name: String, _ policy: ReadErrorPolicy,
-        _ writer: SetWriter,
-        progress: @escaping @Sendable (ByteCount) -> Void, report: @escaping @Sendable (Finding) -> Void
-    ) throws(Fault) {
-        let reader = PieceReader(source: source, policy: policy)
-        let lost = Mutex(ExtentList())
+        _ stream: StreamWriter, with reader: PieceReader, _ writer: SetWriter,
+        progress: @escaping @Sendable (ByteCount) -> Void
+    ) throws(Fault) -> LostBytes {
+        let lost = Mutex(LostBytes())
         try Workers.run(Workers.processors) { (_, stop) throws(Fault) in
             let worker = try UnitWorker(writer)
             var buffer = [UInt8](repeating: 0, count: 256 << 10)
@@ -111,17 +124,13 @@ public enum Imager {
                 var all = unsafe span.mutableBytes
                 var bytes = all._mutatingExtracting(0..<count)
                 let bad = try reader.read(piece.used, from: piece.extent.start, into: &bytes)
-                for extent in bad.extents { stream.markUnreadable(extent) }
-                if !bad.isEmpty { lost.withLock { $0 = $0.union(bad) } }
+                for extent in bad.unreadable.extents { stream.markUnreadable(extent) }
+                if !bad.unreadable.isEmpty { lost.withLock { $0.add(bad) } }
                 try worker.add(piece, of: stream, &bytes)
                 progress(piece.used.byteCount)
             }
         }
-        for sentence in Finding.unreadable(
-            lost.withLock { $0 }, "could not be read; the image holds zeros there.")
-        {
-            report(Finding(.loss, FaultCode.unreadable.rawValue, what: sentence, place: name))
-        }
+        return lost.withLock { $0 }
     }
 }
 

@@ -26,6 +26,8 @@ public struct BackupRequest: Sendable {
     public var compression = Compression.standard
     /// What to do about unreadable sectors.
     public var onReadError = ReadErrorPolicy.fail
+    /// How much is done to read a bad place all the same.
+    public var effort = ReadEffort()
     /// Whether what was written is read back before the point is sealed.
     public var readBack = true
     /// Sector size of image files.
@@ -137,7 +139,8 @@ public enum Backup {
         let writer = try SetWriter(
             store, options: options, keys: request.keys, newKeys: request.newKeys, events: events)
         do {
-            noticed += try Imager.image(imaged, into: writer, onReadError: request.onReadError, events: events)
+            noticed += try Imager.image(
+                imaged, into: writer, onReadError: request.onReadError, effort: request.effort, events: events)
             let facts = PointFacts(
                 name: request.name, time: time, tool: Program.version,
                 machine: MachineProbe.facts(version: Program.version),

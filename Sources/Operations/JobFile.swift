@@ -214,6 +214,8 @@ private struct JobOption {
         JobOption(key: "packSize", kind: .text), JobOption(key: "level", kind: .level),
         JobOption(key: "onReadError", kind: .choice(["fail", "skip"])), JobOption(key: "rate", kind: .text),
         JobOption(key: "noVerify", kind: .flag), JobOption(key: "sectorSize", kind: .text),
+        JobOption(key: "readRetries", kind: .text), JobOption(key: "badPlaceTime", kind: .text),
+        JobOption(key: "badTime", kind: .text),
     ]
     static let verify = [
         JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text),

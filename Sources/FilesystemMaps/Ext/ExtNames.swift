@@ -40,8 +40,7 @@ struct ExtNames {
     static func at(
         _ damaged: ExtentList, of source: any BlockSource, _ limits: FileNames.Limits
     ) throws(Fault) -> LostContent {
-        // Places that could not be read are not tried again: on a failing disk each costs seconds.
-        let spared = Faulty(source, bad: damaged)
+        let spared = Faulty(source, bad: limits.spared ?? damaged)
         let volume: ExtVolume
         do {
             volume = try ExtVolume(spared, stop: limits.stop)

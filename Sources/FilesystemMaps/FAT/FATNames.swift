@@ -36,7 +36,7 @@ struct FATNames {
     static func at(
         _ damaged: ExtentList, of source: any BlockSource, _ limits: FileNames.Limits
     ) throws(Fault) -> LostContent {
-        let spared = Faulty(source, bad: damaged)
+        let spared = Faulty(source, bad: limits.spared ?? damaged)
         let boot: FATBootSector
         do {
             boot = try FATBootSector(parsing: try spared.bytes(at: .zero, count: 512))

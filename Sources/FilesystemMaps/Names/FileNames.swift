@@ -14,6 +14,8 @@ public enum FileNames {
         public var names = 100
         /// Inodes or clusters looked at.
         public var steps: UInt64 = 1 << 32
+        /// Places that are not to be read again, for on a failing disk each costs seconds; `nil` for all that are damaged.
+        public var spared: ExtentList?
         /// Asked before each read: when true, nothing more is read, and what is known then is the result.
         public var stop: @Sendable () -> Bool = { false }
 
