@@ -5,6 +5,7 @@ import CLinux
 public import Findings
 public import Geometry
 import Glibc
+import Synchronization
 
 /// A plain file or block device, opened read-only. Never writes, never takes a lock, never changes the access time's
 /// meaning for anyone: `O_RDONLY` and nothing else.
@@ -79,7 +80,39 @@ final class FileHandle: Sendable {
         self.path = path
     }
 
-    deinit { close(descriptor) }
+    deinit {
+        close(descriptor)
+        direct.withLock { if let opened = $0, opened >= 0 { close(opened) } }
+    }
+
+    /// What a disk says of sectors it cannot read.
+    private static let mediumErrors = [EIO, EILSEQ, ENODATA, EREMOTEIO]
+    /// The device opened past the page cache; -1 where that is not possible.
+    private let direct = Mutex<Int32?>(nil)
+
+    /// Reads a few sectors past the page cache: through it one bad sector makes its whole page unreadable.
+    private func readDirectly(at offset: ByteCount, into buffer: inout MutableRawSpan) -> Bool {
+        let count = buffer.byteCount
+        guard isDevice, count > 0, count <= 4096, count % 512 == 0, offset.isMultiple(of: ByteCount(512)) else {
+            return false
+        }
+        let descriptor = direct.withLock { direct in
+            if let known = direct { return known }
+            let opened = relight_open_again_direct(self.descriptor)
+            direct = max(opened, -1)
+            return max(opened, -1)
+        }
+        guard descriptor >= 0 else { return false }
+        return unsafe buffer.withUnsafeMutableBytes { pointer in
+            let page = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
+            defer { unsafe page.deallocate() }
+            guard let base = pointer.baseAddress,
+                unsafe pread(descriptor, page, count, off_t(truncatingIfNeeded: offset.bytes)) == count
+            else { return false }
+            unsafe base.copyMemory(from: page, byteCount: count)
+            return true
+        }
+    }
 
     static func cannotOpen(_ path: String, errno problem: Int32, writable: Bool = false) -> Fault {
         switch problem {
@@ -161,10 +194,11 @@ final class FileHandle: Sendable {
             return nil
         }
         guard let (problem, done) = failure else { return }
+        if FileHandle.mediumErrors.contains(problem), readDirectly(at: offset, into: &buffer) { return }
         let place = offset + ByteCount(UInt64(done))
         // Only what a medium says of its sectors may be skipped. A disk that has gone, or a file that has become shorter,
         // is no bad sector.
-        guard [EIO, EILSEQ, ENODATA, EREMOTEIO].contains(problem) else {
+        guard FileHandle.mediumErrors.contains(problem) else {
             throw Fault(
                 .system,
                 what: problem == 0

@@ -171,6 +171,12 @@ int relight_open(const char *path, int flags, unsigned mode) {
     return descriptor < 0 ? -errno : descriptor;
 }
 
+int relight_open_again_direct(int descriptor) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
+    return relight_open(path, O_RDONLY | O_NONBLOCK | O_DIRECT, 0);
+}
+
 int relight_rename_new(const char *from, const char *to) {
     return result(renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE));
 }

@@ -18,13 +18,36 @@ public enum Identification {
         guard volume.length > .zero else { return Identity(kind: .empty) }
         var identity: Identity
         if let window = volume.file {
-            identity = try probe(window.descriptor, from: window.offset, length: volume.length, volume)
+            do throws(Fault) {
+                identity = try probe(window.descriptor, from: window.offset, length: volume.length, volume)
+            } catch {
+                // One bad sector at the volume's end, where only other contents would have something, must not hide what
+                // lies at its start; but where the start itself cannot be read, nothing is known.
+                guard error.code == .unreadable, try isReadable(volume) else { throw error }
+                identity = try sketched(volume)
+            }
         } else {
-            let sketch = try Sketch(of: volume)
-            identity = try probe(sketch.descriptor, from: .zero, length: volume.length, volume)
+            identity = try sketched(volume)
         }
         if identity.kind == .unknown, identity.ambivalent.isEmpty, try startIsZero(volume) { identity.kind = .empty }
         return identity
+    }
+
+    /// What a copy of the places where superblocks lie shows; places that cannot be read are zero in it.
+    private static func sketched(_ volume: any BlockSource) throws(Fault) -> Identity {
+        let sketch = try Sketch(of: volume)
+        return try probe(sketch.descriptor, from: .zero, length: volume.length, volume)
+    }
+
+    /// Whether the first 68 KiB, where nearly all superblocks lie, can be read.
+    private static func isReadable(_ volume: any BlockSource) throws(Fault) -> Bool {
+        do throws(Fault) {
+            _ = try volume.bytes(at: .zero, count: min(volume.length.int ?? 69_632, 69_632))
+            return true
+        } catch {
+            guard error.code == .unreadable else { throw error }
+            return false
+        }
     }
 
     /// libblkid seeks in the descriptor it is given, so two probes of one disk must not meet.

@@ -176,6 +176,41 @@ struct UnreadableSourceTests {
         #expect(try points.document().points?.isEmpty == true)
     }
 
+    /// Through the page cache one bad sector costs all of its page; read past it, no more than itself.
+    @Test func sectorsBesideBadOnesAreRead() throws {
+        try scratch.sh("truncate -s $((24 * 1048576 - 131072 - 512 * 3)) bad.img")
+        _ = try? Tool("blockdev", package: "util-linux").run(["--flushbufs", loop.path])
+        let backup = try Program.run(
+            "--json", "backup", loop.path, "--to", "\(scratch.path)/set", "--on-read-error", "skip")
+        #expect(backup.status == 3, "\(backup.err)")
+        #expect(try backup.document().unreadable == 131_072 + 512 * 3)
+    }
+
+    /// The filesystem's own place is damaged: the files concerned are named by the backup and by the point.
+    @Test func filesThatLostDataAreNamed() throws {
+        try scratch.sh(
+            """
+            head -c 60000 /dev/urandom > letter; truncate -s 8M fs.img; mkdir -p d/etc; cp letter d/etc/letter
+            mke2fs -q -F -t ext4 -b 4096 -E root_owner=0:0 -d d fs.img 8M
+            """)
+        let blocks = try Tool("debugfs", package: "e2fsprogs").check(
+            ["-R", "blocks /etc/letter", "\(scratch.path)/fs.img"]
+        ).standardOutput.split { $0 == " " || $0 == "\n" }.compactMap { UInt64($0) }
+        let fifth = try #require(blocks.dropFirst(5).first) * 4096
+        // From its sixth block on nothing can be read.
+        let image = try Loop("\(scratch.path)/fs.img", "--direct-io=on")
+        try scratch.sh("sync fs.img; truncate -s \(fifth) fs.img")
+        _ = try? Tool("blockdev", package: "util-linux").run(["--flushbufs", image.path])
+        let set = "\(scratch.path)/set"
+        let backup = try Program.run("--json", "backup", image.path, "--to", set, "--on-read-error", "skip")
+        #expect(backup.status == 3, "\(backup.err)")
+        let lost = 60000 - 5 * 4096
+        let sentence = "The file /etc/letter lost \(lost) bytes."
+        #expect(try backup.document().findings?.contains { $0.severity == .loss && $0.what == sentence } == true)
+        #expect(try Program.run("show", set).out.contains(sentence))
+        withExtendedLifetime(image) {}
+    }
+
     @Test func skipIsAListedLoss() throws {
         let set = "\(scratch.path)/set"
         let backup = try Program.run("--json", "backup", loop.path, "--to", set, "--on-read-error", "skip")

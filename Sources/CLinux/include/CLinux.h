@@ -62,6 +62,9 @@ int relight_punch_hole(int descriptor, uint64_t start, uint64_t length);
 /// open(2) with a mode; the descriptor, or the negated errno. O_CLOEXEC is added.
 int relight_open(const char *path, int flags, unsigned mode);
 
+/// Opens what `descriptor` is open on once more, for reading past the page cache; the descriptor, or the negated errno.
+int relight_open_again_direct(int descriptor);
+
 /// Renames a file without replacing another. 0, or the negated errno; -EINVAL where the filesystem cannot promise it.
 int relight_rename_new(const char *from, const char *to);
 /// Starts writing a file's dirty pages to the medium and returns at once (sync_file_range). 0, or the negated errno.
