@@ -23,7 +23,12 @@ public enum Identification {
             let sketch = try Sketch(of: volume)
             identity = try probe(sketch.descriptor, from: .zero, length: volume.length, volume)
         }
-        if identity.kind == .unknown, identity.ambivalent.isEmpty, try startIsZero(volume) { identity.kind = .empty }
+        if identity.kind == .unknown, identity.ambivalent.isEmpty {
+            for reader in FilesystemReader.all {
+                if let found = try reader.recognise(volume) { return found }
+            }
+            if try startIsZero(volume) { identity.kind = .empty }
+        }
         return identity
     }
 
