@@ -133,6 +133,8 @@ private final class Verifier {
         let marks: [UInt32]
         /// Where the records end.
         let end: Int
+        /// Where the footer begins: after the records and the parity.
+        let footer: Int
         /// Bytes that are no records, where the footer did not help.
         let gaps: [Range<Int>]
         /// Hashes of the pack's segments; empty where the footer did not help.
@@ -140,9 +142,10 @@ private final class Verifier {
 
         init(
             name: String, handle: any ObjectHandle, isData: Bool, offsets: [UInt32], firsts: [UInt32], marks: [UInt32],
-            end: Int, gaps: [Range<Int>], segments: [UnitID]
+            end: Int, footer: Int, gaps: [Range<Int>], segments: [UnitID]
         ) {
             self.segments = segments
+            self.footer = footer
             self.name = name
             self.handle = handle
             self.isData = isData
@@ -231,7 +234,7 @@ private final class Verifier {
             for entry in structure.footer.entries { add(entry.offset, entry.record) }
             return PackFile(
                 name: name, handle: handle, isData: structure.header.kind == .data, offsets: offsets, firsts: firsts,
-                marks: marks, end: structure.footer.recordsEnd, gaps: [],
+                marks: marks, end: structure.footer.recordsEnd, footer: structure.footer.offset, gaps: [],
                 segments: structure.footer.segments)
         } catch {
             guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
@@ -261,8 +264,7 @@ private final class Verifier {
         }
         return PackFile(
             name: name, handle: handle, isData: isData, offsets: offsets, firsts: firsts, marks: marks, end: end,
-            gaps: gaps,
-            segments: [])
+            footer: end, gaps: gaps, segments: [])
     }
 
     /// A stretch of a pack read at once: a segment and the rest of its last record, or one record by itself.
@@ -307,7 +309,7 @@ private final class Verifier {
             var record = 0
             for segment in file.segments.indices {
                 let start = segment * PackFooter.segmentSize
-                var end = min(start + PackFooter.segmentSize, file.end)
+                var end = min(start + PackFooter.segmentSize, file.footer)
                 let first = record
                 let limit = end
                 while record < file.offsets.count, Int(file.offsets[record]) < limit {
@@ -380,6 +382,10 @@ private final class Verifier {
                         file: file, start: start, end: start + file.length(record), records: record..<record + 1,
                         segment: nil), decoder, buffer, shared, unitSize)
             }
+            let parity = max(task.start, file.end)..<max(task.start, file.end, task.end)
+            if (try? file.handle.read(at: UInt64(parity.lowerBound), parity.count, into: buffer)) == nil {
+                shared.note(Found(file: file.name, range: parity, what: "The parity here cannot be read: \(error.what)"))
+            }
             return
         }
         let span = unsafe RawSpan(_unsafeBytes: buffer.bytes(0..<count))
@@ -391,12 +397,15 @@ private final class Verifier {
             }
         }
         if let segment = task.segment {
-            let size = min(PackFooter.segmentSize, file.end - task.start)
+            let size = min(PackFooter.segmentSize, file.footer - task.start)
             if try unsafe decoder.hasher.hash(buffer.bytes(0..<size)) != file.segments[segment] {
+                let what =
+                    file.footer > file.end && task.start + size > file.end
+                    ? "records are sound; the parity may be what is damaged" : "content is sound"
                 shared.note(
                     Found(
                         file: file.name, range: task.start..<task.start + size,
-                        what: "\(size) bytes from here differ from what was written, though their content is sound.",
+                        what: "\(size) bytes from here differ from what was written, though their \(what).",
                         isSegment: true))
             }
         }

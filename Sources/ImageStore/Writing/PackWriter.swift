@@ -90,7 +90,7 @@ final class PackWriter: Sendable {
         var pieces: [Piece] = []
         var closing: OpenPack?
         let place = try state.withLock { (state: inout State) throws(Fault) -> (UInt32, ObjectID, Int) in
-            if let pack = state.pack, pack.parts.withLock({ $0.length + total + footerRoom($0, head.count) > limit }) {
+            if let pack = state.pack, pack.parts.withLock({ sealedSize($0, total, head.count) > limit }) {
                 closing = pack
                 flush(&state, into: &pieces)
                 state.pack = nil
@@ -120,10 +120,15 @@ final class PackWriter: Sendable {
         return place
     }
 
-    /// Room the footer will need once one more record with a head of `head` bytes is in.
-    private func footerRoom(_ parts: OpenPack.Parts, _ head: Int) -> Int {
-        PackFooter.fixedSize + PackFooter.trailerSize + parts.entries.count + 8 + head
-            + (parts.segments.count + 2) * UnitID.size
+    /// Size of the sealed pack once one more record of `total` bytes with a head of `head` bytes is in.
+    private func sealedSize(_ parts: OpenPack.Parts, _ total: Int, _ head: Int) -> Int {
+        var end = parts.length + total
+        if set.parity > 0 {
+            guard let layout = ParityLayout(bodyLength: end, percent: Int(set.parity)) else { return .max }
+            end = layout.end
+        }
+        return end + PackFooter.fixedSize + PackFooter.trailerSize + parts.entries.count + 8 + head
+            + (end / PackFooter.segmentSize + 1) * UnitID.size
     }
 
     private func open() throws(Fault) -> OpenPack {
@@ -195,20 +200,53 @@ final class PackWriter: Sendable {
             return parts
         }
         guard let parts else { return }
-        let segments = parts.segments.compactMap { $0 }
+        var segments = parts.segments.compactMap { $0 }
+        let end = try protect(pack, parts.length, &segments, hasher)
         let (footer, digest) = try PackFooter.bytes(
-            records: parts.records, entries: parts.entries, recordsEnd: parts.length, offset: parts.length,
-            segments: segments, hasher: hasher)
+            records: parts.records, entries: parts.entries, recordsEnd: parts.length, offset: end, segments: segments,
+            hasher: hasher)
         let name = ObjectName.pack(pack.id)
         for (upload, name) in zip(pack.uploads, [name, ObjectName.copy(of: name)]) {
-            try unsafe upload.write(at: ByteCount(UInt64(parts.length)), footer.span.bytes)
+            try unsafe upload.write(at: ByteCount(UInt64(end)), footer.span.bytes)
             try upload.seal(as: name)
         }
         let sealed = Sealed(
             number: pack.number,
-            reference: PackReference(id: pack.id, size: UInt64(parts.length + footer.count), footer: digest),
-            segments: segments, footerOffset: parts.length)
+            reference: PackReference(id: pack.id, size: UInt64(end + footer.count), footer: digest),
+            segments: segments, footerOffset: end)
         state.withLock { $0.sealed.append(sealed) }
+    }
+
+    /// Adds the parity section where the set asks for it, and the hashes of the segments it lies in. Returns where the
+    /// footer begins.
+    private func protect(
+        _ pack: OpenPack, _ length: Int, _ segments: inout [UnitID], _ hasher: Hasher256
+    ) throws(Fault) -> Int {
+        guard set.parity > 0 else { return length }
+        guard let layout = ParityLayout(bodyLength: length, percent: Int(set.parity)), let source = pack.uploads.first
+        else {
+            throw Fault(
+                .system, what: "A pack of \(length) bytes has no room for \(set.parity) percent of parity.",
+                remedy: "This is an error in the program: please report it.")
+        }
+        try ParityWriter.write(
+            layout, pack: pack.id, hasher: hasher,
+            read: { offset, buffer throws(Fault) in
+                try source.read(at: ByteCount(UInt64(offset)), into: &buffer)
+            },
+            write: { offset, bytes throws(Fault) in
+                for upload in pack.uploads { try upload.write(at: ByteCount(UInt64(offset)), bytes) }
+            })
+        let size = PackFooter.segmentSize
+        let buffer = ByteBuffer(size)
+        segments.removeLast(segments.count - length / size)
+        for start in stride(from: segments.count * size, to: layout.end, by: size) {
+            let count = min(size, layout.end - start)
+            var span = unsafe MutableRawSpan(_unsafeBytes: buffer.mutable(0..<count))
+            try source.read(at: ByteCount(UInt64(start)), into: &span)
+            segments.append(try unsafe hasher.hash(buffer.bytes(0..<count)))
+        }
+        return layout.end
     }
 
     /// Seals the pack at hand. All threads must have returned from ``append(_:_:hasher:)``.

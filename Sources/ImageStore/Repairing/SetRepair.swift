@@ -1,0 +1,296 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import BinaryFields
+public import Findings
+import Geometry
+import Threads
+
+/// Finds damaged files of a set and puts back what they held, byte for byte: from the parity inside a pack, from second
+/// copies, and from what other structures say.
+///
+/// ``plan(events:)`` reads every byte of the set and changes nothing. ``apply(_:events:)`` makes each damaged file again
+/// beside it, compares the result with the hashes the recovery points and the pack itself have of it, and only then puts
+/// it in its place, so that an interruption costs nothing. Needs as much free space as the largest damaged file takes.
+/// No key is needed; without one, packs of an encrypted set that are missing altogether are not noticed.
+public struct SetRepair {
+    private let reader: SetReader
+    private var store: any ObjectStore { reader.store }
+    private var set: SetHeader { reader.set }
+
+    /// Repairs the set `reader` reads.
+    public init(_ reader: SetReader) {
+        self.reader = reader
+    }
+
+    /// What is damaged and how it can be repaired. Throws `store.failed`, `interrupted`.
+    public func plan(events: EventHandler? = nil) throws(Fault) -> RepairReport {
+        var report = RepairReport()
+        for name in try SetAccess.look(at: store).lostCopies {
+            report.items.append(
+                RepairReport.Item(
+                    file: name, size: try store.open(name)?.size, what: "The set header is missing or damaged.",
+                    source: .header, outcome: .planned))
+        }
+        report.files += ObjectName.headers.count
+        for kind in SmallKind.allCases { try plan(kind, &report) }
+        try planPacks(&report, events)
+        report.items.sort { $0.file < $1.file }
+        return report
+    }
+
+    /// Carries out what `plan` proposes. A file that cannot be repaired after all is listed as such; the others are
+    /// repaired nevertheless. Throws `store.full`, `store.failed`, `interrupted`: what was not repaired is as it was.
+    public func apply(_ plan: RepairReport, events: EventHandler? = nil) throws(Fault) -> RepairReport {
+        var report = plan
+        // Whoever reclaims space meanwhile leaves alone what is there now.
+        let announcement = try store.announce(.writer)
+        defer { announcement.end() }
+        let references = try self.references()
+        // What a file is copied from may itself have to be repaired first.
+        let isCopy = report.items.map { item in if case .copy = item.source { true } else { false } }
+        let order = report.items.indices.filter { !isCopy[$0] } + report.items.indices.filter { isCopy[$0] }
+        for index in order where report.items[index].outcome == .planned {
+            try Interruption.check()
+            let item = report.items[index]
+            events?(.step("repairing \(item.file)"))
+            let reason = try repair(item, references)
+            report.items[index].outcome = reason.map { .impossible($0) } ?? .repaired
+        }
+        return report
+    }
+
+    private func repair(
+        _ item: RepairReport.Item, _ references: [ObjectID: PackReference]
+    ) throws(Fault) -> String? {
+        guard let source = item.source else { return "Nothing to repair it from." }
+        if case .header = source {
+            try replace(item.file, with: set.bytes)
+            return nil
+        }
+        if let id = ObjectName.id(item.file, suffix: ".pack") {
+            let pack = try PackRepair(store, set, name: item.file, id: id, reference: references[id])
+            if case .copy(let other) = source {
+                guard let handle = try store.open(other) else { return "The other copy is gone." }
+                return try pack.copy(handle)
+            }
+            guard let handle = try store.open(item.file) else { return "The file is gone." }
+            return try pack.repair(handle)
+        }
+        guard case .copy(let other) = source, let kind = SmallKind(item.file), let handle = try store.open(other) else {
+            return "The other copy is gone."
+        }
+        switch try kind.look(handle, other, set) {
+        case .damaged(let problem): return "The other copy is damaged too. \(problem)"
+        case .sound(let bytes):
+            try replace(item.file, with: bytes)
+            return nil
+        }
+    }
+
+    /// Puts a small object in its place and reads it back.
+    private func replace(_ name: String, with bytes: [UInt8]) throws(Fault) {
+        let upload = try store.upload()
+        do throws(Fault) {
+            try unsafe upload.write(at: .zero, bytes.span.bytes)
+            try upload.seal(replacing: name)
+        } catch {
+            upload.abandon()
+            throw error
+        }
+        guard let handle = try store.open(name) else { throw store.notKept(name) }
+        handle.dropCaches()
+        guard handle.size.bytes == UInt64(bytes.count), try handle.bytes(at: .zero, count: bytes.count) == bytes else {
+            throw store.notKept(name)
+        }
+    }
+
+    // MARK: - Small objects, of which there are two copies
+
+    /// Objects that are read whole.
+    private enum SmallKind: CaseIterable {
+        case key
+        case point
+
+        init?(_ name: String) {
+            guard let kind = SmallKind.allCases.first(where: { name.hasSuffix($0.suffix) }) else { return nil }
+            self = kind
+        }
+
+        var folder: String { self == .key ? ObjectName.keys : ObjectName.points }
+        var suffix: String { self == .key ? ".key" : ".point" }
+        /// The largest object that is believed.
+        private var most: Int { self == .key ? KeySlot.size : PointFile.headerSize + PointFile.maximumBody }
+
+        enum State {
+            case sound([UInt8])
+            case damaged(String)
+        }
+
+        /// Checks every byte of an object, without a key.
+        func look(_ handle: any ObjectHandle, _ name: String, _ set: SetHeader) throws(Fault) -> State {
+            guard let size = handle.size.int, size <= most else { return .damaged("It is too long.") }
+            let bytes: [UInt8]
+            do throws(Fault) {
+                bytes = try handle.bytes(at: .zero, count: size)
+            } catch {
+                guard error.code == .storeFailed || error.code == .setDamaged else { throw error }
+                return .damaged(error.what)
+            }
+            let hash = try Hasher256().hash(Array(bytes.dropFirst(PointFile.headerSize)))
+            do throws(FieldError) {
+                switch self {
+                case .key:
+                    let slot = try unsafe KeySlot(bytes.span.bytes)
+                    guard ObjectName.id(name, suffix: suffix) == slot.id, slot.set == set else {
+                        return .damaged("It is the key slot of another set.")
+                    }
+                case .point:
+                    guard size >= PointFile.headerSize else { return .damaged("It is cut off.") }
+                    let head = Array(bytes[..<PointFile.headerSize])
+                    let header = try unsafe PointFile.Header(head.span.bytes, fileSize: UInt64(size))
+                    guard ObjectName.id(name, suffix: suffix) == PointFile.id(header.root), header.set == set else {
+                        return .damaged("It is another recovery point.")
+                    }
+                    guard hash == header.stored else { return .damaged("Its body is damaged.") }
+                }
+            } catch {
+                return .damaged("\(error).")
+            }
+            return .sound(bytes)
+        }
+    }
+
+    private func plan(_ kind: SmallKind, _ report: inout RepairReport) throws(Fault) {
+        for first in try firstNames(kind.folder, kind.suffix) {
+            let names = [first, ObjectName.copy(of: first)]
+            var problems: [String?] = []
+            var sizes: [ByteCount?] = []
+            for name in names {
+                let handle = try store.open(name)
+                sizes.append(handle?.size)
+                guard let handle else {
+                    problems.append("The file is missing.")
+                    continue
+                }
+                report.files += 1
+                report.read = report.read.adding(handle.size) ?? report.read
+                if case .damaged(let what) = try kind.look(handle, name, set) {
+                    problems.append(what)
+                } else {
+                    problems.append(nil)
+                }
+            }
+            for index in 0..<2 {
+                guard let what = problems[index] else { continue }
+                let isPossible = problems[1 - index] == nil
+                report.items.append(
+                    RepairReport.Item(
+                        file: names[index], size: sizes[index], what: what,
+                        source: isPossible ? .copy(names[1 - index]) : nil,
+                        outcome: isPossible ? .planned : .impossible("Both copies are damaged or missing.")))
+            }
+        }
+    }
+
+    /// Names of first copies, of which a first or a second copy is there.
+    private func firstNames(_ folder: String, _ suffix: String) throws(Fault) -> [String] {
+        var names: Set<String> = []
+        for object in try store.list(folder) where ObjectName.id(object.name, suffix: suffix) != nil {
+            names.insert(object.name)
+        }
+        let copies = ObjectName.copies + "/"
+        for object in try store.list(ObjectName.copy(of: folder)) where ObjectName.id(object.name, suffix: suffix) != nil {
+            names.insert(String(object.name.dropFirst(copies.utf8.count)))
+        }
+        return names.sorted()
+    }
+
+    // MARK: - Packs
+
+    /// What the points say of packs; nothing for points that cannot be read.
+    private func references() throws(Fault) -> [ObjectID: PackReference] {
+        var result: [ObjectID: PackReference] = [:]
+        guard reader.isOpen else { return result }
+        for id in try reader.ids() {
+            do throws(Fault) {
+                for pack in try reader.load(id).file.packs { result[pack.id] = pack }
+            } catch {
+                guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+            }
+        }
+        return result
+    }
+
+    private func planPacks(_ report: inout RepairReport, _ events: EventHandler?) throws(Fault) {
+        let references = try self.references()
+        let listed = try store.list(ObjectName.packs) + store.list(ObjectName.copy(of: ObjectName.packs))
+        let total = listed.reduce(ByteCount.zero) { $0.adding($1.size) ?? $0 }
+        var done = ByteCount.zero
+        var names = Set(try firstNames(ObjectName.packs, ".pack"))
+        for id in references.keys { names.insert(ObjectName.pack(id)) }
+        for first in names.sorted() {
+            guard let id = ObjectName.id(first, suffix: ".pack") else { continue }
+            try Interruption.check()
+            events?(.progress(Progress(phase: "checking", done: done, total: total)))
+            let pair = [first, ObjectName.copy(of: first)]
+            var states: [(handle: (any ObjectHandle)?, problem: String?)] = []
+            for name in pair {
+                let handle = try store.open(name)
+                guard let handle else {
+                    states.append((nil, "The file is missing."))
+                    continue
+                }
+                let pack = try PackRepair(store, set, name: name, id: id, reference: references[id])
+                states.append((handle, try pack.problem(handle)))
+                report.files += 1
+                report.read = report.read.adding(handle.size) ?? report.read
+                done = done.adding(handle.size) ?? done
+            }
+            // Only packs of lists have a second copy. The first says which kind it is, where it can.
+            var isTwice = states[1].handle != nil
+            if !isTwice, let first = states[0].handle { isTwice = try isLists(first, id) }
+            for index in 0..<(isTwice ? 2 : 1) {
+                guard let problem = states[index].problem else { continue }
+                let other: String? = isTwice && states[1 - index].problem == nil ? pair[1 - index] : nil
+                var item = RepairReport.Item(
+                    file: pair[index], size: states[index].handle?.size, what: problem, source: other.map { .copy($0) },
+                    outcome: .planned)
+                if other == nil {
+                    if let handle = states[index].handle {
+                        let pack = try PackRepair(store, set, name: pair[index], id: id, reference: references[id])
+                        let cure = try pack.cure(handle)
+                        item.source = cure.source
+                        if cure.source == nil { item.outcome = .impossible(cure.why) }
+                    } else {
+                        item.outcome = .impossible("There is nothing to make it from.")
+                    }
+                }
+                report.items.append(item)
+            }
+            // What is repaired from its own parity is what the missing copy is made from.
+            secondChance(pair, &report)
+        }
+    }
+
+    /// A copy that cannot be repaired from itself is made from the other, once that is repaired.
+    private func secondChance(_ pair: [String], _ report: inout RepairReport) {
+        for (name, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+            guard let index = report.items.firstIndex(where: { $0.file == name }),
+                case .impossible = report.items[index].outcome,
+                let source = report.items.firstIndex(where: { $0.file == other }), report.items[source].outcome == .planned
+            else { continue }
+            report.items[index].source = .copy(other)
+            report.items[index].outcome = .planned
+        }
+    }
+
+    private func isLists(_ handle: any ObjectHandle, _ id: ObjectID) throws(Fault) -> Bool {
+        do throws(Fault) {
+            return try PackStructure.header(handle, name: "", id: id, set: set).kind == .lists
+        } catch {
+            guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+            return false
+        }
+    }
+}
