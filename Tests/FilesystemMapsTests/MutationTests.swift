@@ -154,6 +154,7 @@ struct MutationTests {
             return VolumeMap(identity: Identity(kind: .fat), whole: disk.length)
         }
         #expect(named > 100)
+    }
 
     @Test(.enabled(if: mkntfs.path != nil, "ntfs-3g is needed"), arguments: [512, 4096])
     func mutatedNTFS(cluster: Int) throws {
