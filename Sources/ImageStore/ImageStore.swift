@@ -6,7 +6,9 @@
 /// Image sets: packs of deduplicated, compressed units and sealed recovery points that say what was where. The format is
 /// described in `docs/image-format.md`; that page changes with the code.
 ///
-/// - ``ObjectStore`` is a place for immutable objects: ``FolderStore`` on any filesystem, ``MemoryStore`` for tests.
+/// - ``ObjectStore`` is a place for immutable objects: ``FolderStore`` on any filesystem, ``MemoryStore`` for tests,
+///   ``SpanStore`` over several places that hold one set, ``ArchiveStore`` in a tar file (made by ``ArchiveWriter``),
+///   ``CatalogueStore`` where nothing can be listed.
 /// - ``SetWriter`` makes one recovery point. Its ``StreamWriter``s hand out pieces; any number of threads, each with a
 ///   ``UnitWorker``, take whole pieces through mask, zero test, SHA-256, look-up, Zstandard and append.
 /// - ``SetReader`` lists, opens and verifies. A ``PointStream`` is read here and there, or from front to back through a
