@@ -92,6 +92,7 @@ let package = Package(
         room(
             "ImageStore",
             ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "Threads", "CCrypto", "CLinux"]),
+        room("PointDisk", ["Geometry", "Findings", "MachineModel", "Blocks", "ImageStore"]),
         room(
             "Imaging",
             [
@@ -157,6 +158,7 @@ let package = Package(
         tests(
             "ImageStore",
             ["Geometry", "BinaryFields", "Findings", "MachineModel", "Threads", "CZstd", "CCrypto", "CLinux"]),
+        tests("PointDisk", ["Geometry", "Findings", "MachineModel", "Blocks", "ImageStore"]),
         tests(
             "FilesystemMaps", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
         tests(

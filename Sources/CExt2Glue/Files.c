@@ -132,6 +132,9 @@ long relight_ext_inode(struct relight_ext *volume, uint32_t number, struct relig
     result->size = EXT2_I_SIZE(inode);
     result->xattr_block = ext2fs_file_acl_block(volume->fs, small);
     result->blocks = ext2fs_get_stat_i_blocks(volume->fs, small);
+    result->version = inode->osd1.linux1.l_i_version;
+    if (EXT2_INODE_SIZE(volume->fs->super) > EXT2_GOOD_OLD_INODE_SIZE && inode->i_extra_isize >= 28)
+        result->version |= (uint64_t)inode->i_version_hi << 32;
     result->changed = seconds(inode->i_ctime, inode->i_ctime_extra, wide);
     result->modified = seconds(inode->i_mtime, inode->i_mtime_extra, wide);
     result->changed_nanoseconds = wide ? inode->i_ctime_extra >> 2 : 0;

@@ -34,7 +34,7 @@ let canMountNTFS: Bool = {
 let shell = Tool("sh", package: "dash")
 
 /// A folder that goes away with the value.
-final class ScratchFolder {
+final class ScratchFolder: Sendable {
     let path: String
 
     init() throws {

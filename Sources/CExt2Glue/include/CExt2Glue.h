@@ -92,6 +92,8 @@ struct relight_ext_inode {
     uint64_t xattr_block;
     /// i_blocks in 512-byte units, or in blocks where the huge_file flag says so.
     uint64_t blocks;
+    /// i_version, counted up at each change by kernels that do so.
+    uint64_t version;
     /// Seconds since 1970, with the epoch bits.
     int64_t changed;
     int64_t modified;

@@ -29,7 +29,7 @@ import Threads
     }
 
     /// A run of blocks of an inode, in bytes of the volume.
-    struct Piece {
+    struct Piece: Hashable {
         enum Kind { case data, unwritten, tree }
         var kind: Kind
         var extent: Extent
