@@ -384,7 +384,8 @@ private final class Verifier {
             }
             let parity = max(task.start, file.end)..<max(task.start, file.end, task.end)
             if (try? file.handle.read(at: UInt64(parity.lowerBound), parity.count, into: buffer)) == nil {
-                shared.note(Found(file: file.name, range: parity, what: "The parity here cannot be read: \(error.what)"))
+                shared.note(
+                    Found(file: file.name, range: parity, what: "The parity here cannot be read: \(error.what)"))
             }
             return
         }
