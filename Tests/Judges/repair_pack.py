@@ -163,6 +163,22 @@ def repair(pack, section):
     return damaged
 
 
+def footer_of(pack, section):
+    """Footer and trailer, which follow from header, records and parity section."""
+    end, at, records = section.end, 192, []
+    while at < section.body:
+        head = 48 + 32 * pack[at + 7]
+        if pack[at:at + 4] != b"RLRC":
+            raise ArithmeticError(f"there is no record at byte {at}")
+        records.append(struct.pack("<Q", at) + bytes(pack[at:at + head]))
+        at += (head + struct.unpack("<I", pack[at + 12:at + 16])[0] + 15) // 16 * 16
+    segments = [hashlib.sha256(pack[i:min(i + (4 << 20), end)]).digest() for i in range(0, end, 4 << 20)]
+    footer = struct.pack("<8sIIIIQ", b"RLGTFOOT", len(records), len(segments), 4 << 20, 0, section.body)
+    footer += b"".join(records) + b"".join(segments)
+    trailer = struct.pack("<8sQQ", b"RLGTSEAL", end, len(footer)) + hashlib.sha256(footer).digest() + bytes(4)
+    return footer + trailer + struct.pack("<I", crc32c(trailer))
+
+
 def main():
     name = sys.argv[1]
     oid = bytes.fromhex(os.path.basename(name).split(".")[0])
@@ -175,6 +191,7 @@ def main():
         return 2
     try:
         damaged = repair(pack, section)
+        pack[section.end:] = footer_of(pack, section)
     except ArithmeticError as error:
         print(f"cannot be repaired: {error}")
         return 2

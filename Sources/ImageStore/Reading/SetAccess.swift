@@ -28,6 +28,7 @@ enum SetAccess {
     static func look(at store: any ObjectStore) throws(Fault) -> Found {
         var found = Found(header: nil, lostCopies: [], readOnly: false)
         var any = false
+        var unknown: Fault?
         for name in ObjectName.headers {
             guard let handle = try store.open(name) else {
                 found.lostCopies.append(name)
@@ -47,14 +48,20 @@ enum SetAccess {
                 found.lostCopies.append(name)
                 continue
             }
-            if let header = try read(bytes, "\(store.name)/\(name)"), exact {
-                found.header = found.header ?? header
-                unsafe found.readOnly = found.readOnly || SetHeader.forbidsWriting(bytes.span.bytes)
-            } else {
-                found.lostCopies.append(name)
+            do throws(Fault) {
+                if let header = try read(bytes, "\(store.name)/\(name)"), exact {
+                    found.header = found.header ?? header
+                    unsafe found.readOnly = found.readOnly || SetHeader.forbidsWriting(bytes.span.bytes)
+                    continue
+                }
+            } catch {
+                // Beside a sound copy of this version, another number is damage.
+                unknown = unknown ?? error
             }
+            found.lostCopies.append(name)
         }
         if found.header != nil { return found }
+        if let unknown { throw unknown }
         let names = try store.topLevelNames(limit: 64)
         if any || names.contains(ObjectName.points) || names.contains(ObjectName.packs) {
             found.header = try rescue(store)

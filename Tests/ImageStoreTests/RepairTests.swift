@@ -1,0 +1,288 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Findings
+import Geometry
+import Synchronization
+import TestSupport
+import Testing
+import Threads
+
+@testable import ImageStore
+
+/// Damaged files of sets are found, and are made again byte for byte or listed as beyond repair.
+@Suite struct RepairTests {
+    static func report(_ store: MemoryStore, apply: Bool = true) throws -> RepairReport {
+        let repair = SetRepair(try SetReader(locked: store))
+        let plan = try repair.plan()
+        return apply ? try repair.apply(plan) : plan
+    }
+
+    /// The objects of a set but for the text for people.
+    static func objects(
+        _ length: Int, parity: Int, unitSize: ByteCount = .kibibytes(16), packSize: ByteCount = .gibibytes(1),
+        plain: Bool = false, keys: KeyRing? = nil
+    ) throws -> [String: [UInt8]] {
+        let store = MemoryStore()
+        var random = Seeded(UInt64(length + parity))
+        let content = (0..<length).map { plain ? UInt8(97 + $0 % 23) : UInt8.random(in: 0...255, using: &random) }
+        try Sample.backup(
+            [(content, nil)], to: store,
+            options: .init(
+                packSize: packSize, unitSize: unitSize, encryption: keys == nil ? nil : NewEncryption(cost: 10),
+                parity: parity), keys: keys ?? .none)
+        var objects = store.objects
+        objects["RELIGHT.txt"] = nil
+        return objects
+    }
+
+    static func pack(_ objects: [String: [UInt8]], _ kind: PackHeader.Kind) throws -> String {
+        let names = objects.filter { $0.key.hasPrefix("packs/") && $0.value[10] == kind.rawValue }.keys.sorted()
+        return try #require(names.first)
+    }
+
+    @Test func aSoundSetIsLeftAlone() throws {
+        for parity in [0, 5] {
+            let objects = try Self.objects(300_000, parity: parity)
+            let store = MemoryStore(objects: objects)
+            let report = try Self.report(store)
+            #expect(report.items.isEmpty && report.isSound && report.files == objects.count)
+            #expect((store.objects == objects) as Bool)
+        }
+    }
+
+    /// Every byte of every file, one at a time: found by verification and by the plan, repaired to the same bytes.
+    @Test func everyFlippedByteOfAProtectedSetIsFoundAndRepaired() throws {
+        let objects = try Self.objects(20_000, parity: 5, plain: true)
+        var places: [(name: String, place: Int)] = []
+        for name in objects.keys.sorted() {
+            for place in (objects[name] ?? []).indices { places.append((name, place)) }
+        }
+        #expect(places.count > 10_000 && places.count < 40_000)
+        let work = places
+        let next = Atomic<Int>(0)
+        let problems = Mutex<[String]>([])
+        try Workers.run(Workers.processors) { (_, _) throws(Fault) in
+            let store = MemoryStore(objects: objects)
+            while true {
+                let number = next.add(1, ordering: .relaxed).oldValue
+                guard number < work.count else { return }
+                let (name, place) = work[number]
+                var damaged = objects
+                damaged[name]?[place] ^= UInt8(1 + number % 255)
+                store.objects = damaged
+                let reader = try SetReader(store)
+                let found = try !reader.verify(.full, threads: 1).isSound
+                let repair = SetRepair(reader)
+                let report = try repair.apply(repair.plan())
+                if !found || report.repaired != 1 || report.items.first?.file != name || store.objects != objects {
+                    problems.withLock { $0.append("\(name) at \(place): found \(found), \(report.items)") }
+                }
+            }
+        }
+        let list = problems.withLock { $0 }
+        #expect(list.isEmpty, "\(list.count) of \(work.count): \(list.prefix(5))")
+    }
+
+    @Test func aBurstInALargePackIsRepaired() throws {
+        let objects = try Self.objects(9_000_000, parity: 5, unitSize: .kibibytes(64))
+        let name = try Self.pack(objects, .data)
+        var damaged = objects
+        let count = objects[name]?.count ?? 0
+        #expect(count > 9_400_000 && count < 9_700_000)
+        // Across the border of two segments; the end with footer and trailer.
+        for place in (4 << 20) - 150_000..<(4 << 20) + 150_000 { damaged[name]?[place] = 0x5A }
+        damaged[name]?.removeLast(100_000)
+        let store = MemoryStore(objects: damaged)
+        #expect(try !SetReader(store).verify(.full).isComplete)
+        let plan = try Self.report(store, apply: false)
+        #expect(plan.planned == 1 && plan.items.first?.file == name)
+        #expect((store.objects == damaged) as Bool, "a plan changes nothing")
+        let report = try Self.report(store)
+        #expect(report.isSound && report.repaired == 1)
+        #expect((store.objects == objects) as Bool)
+        #expect(try SetReader(store).verify(.full).isSound)
+    }
+
+    @Test func severalPacksOfLimitedSizeAreProtected() throws {
+        let objects = try Self.objects(5_000_000, parity: 20, packSize: .mebibytes(1))
+        let packs = objects.filter { $0.key.hasPrefix("packs/") }
+        #expect(packs.count >= 6 && packs.values.allSatisfy { $0.count <= 1 << 20 })
+        #expect(packs.values.contains { $0.count > 900_000 })
+        var damaged = objects
+        for name in packs.keys {
+            for place in stride(from: 5, to: damaged[name]?.count ?? 0, by: 70_001) { damaged[name]?[place] ^= 4 }
+        }
+        let store = MemoryStore(objects: damaged)
+        let report = try Self.report(store)
+        #expect(report.isSound && report.repaired == packs.count)
+        #expect((store.objects == objects) as Bool)
+    }
+
+    @Test func whatIsBeyondRepairIsListedAndLeftAsItIs() throws {
+        let objects = try Self.objects(2_000_000, parity: 5)
+        let name = try Self.pack(objects, .data)
+        var damaged = objects
+        for place in 300_000..<600_000 { damaged[name]?[place] = 0 }
+        let key = try #require(objects.keys.first { $0.hasPrefix("points/") })
+        damaged[key]?[300] ^= 1
+        let store = MemoryStore(objects: damaged)
+        let report = try Self.report(store)
+        #expect(report.impossible == 1 && report.repaired == 1 && !report.isSound)
+        damaged[key] = objects[key]
+        #expect((store.objects == damaged) as Bool)
+        guard case .impossible(let why)? = report.items.first(where: { $0.file == name })?.outcome else {
+            Issue.record("not listed")
+            return
+        }
+        #expect(why.contains("parity"))
+    }
+
+    @Test func withoutParityWhatFollowsFromTheRecordsIsRepaired() throws {
+        let objects = try Self.objects(200_000, parity: 0)
+        let name = try Self.pack(objects, .data)
+        let bytes = try #require(objects[name])
+        let trailer = try HostileTests.trailer(bytes)
+        for place in [3, 70, 150, trailer.offset + 3, trailer.offset + 60, bytes.count - 70, bytes.count - 3] {
+            var damaged = objects
+            damaged[name]?[place] ^= 0x10
+            let store = MemoryStore(objects: damaged)
+            let report = try Self.report(store)
+            #expect(report.repaired == 1 && report.items.first?.source == .records, "byte \(place)")
+            #expect((store.objects == objects) as Bool, "byte \(place)")
+        }
+        // Its end lost, and a record damaged.
+        var damaged = objects
+        damaged[name] = Array(bytes[..<(trailer.offset + 10)])
+        var store = MemoryStore(objects: damaged)
+        #expect(try Self.report(store).repaired == 1)
+        #expect((store.objects == objects) as Bool)
+        for place in [200, 5000, trailer.offset - 40] {
+            damaged = objects
+            damaged[name]?[place] ^= 1
+            store = MemoryStore(objects: damaged)
+            let report = try Self.report(store)
+            #expect(report.impossible == 1 && report.repaired == 0, "byte \(place)")
+            #expect((store.objects == damaged) as Bool)
+        }
+    }
+
+    @Test func copiesStandInForEachOther() throws {
+        let objects = try Self.objects(200_000, parity: 0)
+        let lists = try Self.pack(objects, .lists)
+        let point = try #require(objects.keys.first { $0.hasPrefix("points/") })
+        for first in [lists, point, "set.a"] {
+            let second = first == "set.a" ? "set.b" : "copies/" + first
+            for name in [first, second] {
+                var damaged = objects
+                damaged[name] = nil
+                let store = MemoryStore(objects: damaged)
+                #expect(try Self.report(store).repaired == 1, "\(name)")
+                #expect((store.objects == objects) as Bool, "\(name)")
+                damaged = objects
+                damaged[name]?[90] ^= 1
+                store.objects = damaged
+                #expect(try Self.report(store).repaired == 1, "\(name)")
+                #expect((store.objects == objects) as Bool, "\(name)")
+            }
+        }
+        for first in [lists, point] {
+            var damaged = objects
+            damaged[first]?[270] ^= 1
+            damaged["copies/" + first]?[300] ^= 1
+            let store = MemoryStore(objects: damaged)
+            let report = try Self.report(store)
+            #expect(report.impossible == 2 && report.repaired == 0)
+            #expect((store.objects == damaged) as Bool)
+        }
+    }
+
+    @Test func bothDamagedCopiesAreRepairedFromParityAndFromEachOther() throws {
+        let objects = try Self.objects(200_000, parity: 5)
+        let lists = try Self.pack(objects, .lists)
+        var damaged = objects
+        damaged[lists]?[300] ^= 1
+        damaged["copies/" + lists]?[300] ^= 1
+        let store = MemoryStore(objects: damaged)
+        #expect(try Self.report(store).repaired == 2)
+        #expect((store.objects == objects) as Bool)
+        for lost in [lists, "copies/" + lists] {
+            damaged = objects
+            damaged[lists]?[300] ^= 1
+            damaged["copies/" + lists]?[300] ^= 1
+            damaged[lost] = [1, 2, 3]
+            store.objects = damaged
+            #expect(try Self.report(store).repaired == 2)
+            #expect((store.objects == objects) as Bool)
+        }
+    }
+
+    @Test func anEncryptedSetIsRepairedWithoutItsKey() throws {
+        let ring = EncryptionTests.ring("secret")
+        let objects = try Self.objects(300_000, parity: 5, keys: ring)
+        var damaged = objects
+        for name in objects.keys where !name.hasPrefix("copies/") && name != "set.b" {
+            damaged[name]?[(objects[name]?.count ?? 0) / 2] ^= 0x40
+        }
+        let store = MemoryStore(objects: damaged)
+        let report = try Self.report(store)
+        #expect(report.isSound && report.repaired >= 5)
+        #expect((store.objects == objects) as Bool)
+        // With the key, a missing pack is noticed.
+        let name = try Self.pack(objects, .data)
+        damaged = objects
+        damaged[name] = nil
+        store.objects = damaged
+        #expect(try Self.report(store).items.isEmpty)
+        let plan = try SetRepair(SetReader(store, keys: ring)).plan()
+        #expect(plan.impossible == 1 && plan.items.first?.file == name)
+    }
+
+    @Test func unreadableSectorsAreRepaired() throws {
+        let objects = try Self.objects(1_000_000, parity: 5)
+        let name = try Self.pack(objects, .data)
+        let store = MemoryStore(objects: objects)
+        let broken = BrokenFlag()
+        let bad: Range<UInt64> = 409_600..<417_792
+        store.interceptor = { (operation) throws(Fault) in
+            if case .replace(let object) = operation, object == name { broken.state.withLock { $0 = false } }
+            guard case .read(let object, let offset, let count) = operation, object == name,
+                bad.overlaps(offset..<offset + UInt64(count)), broken.state.withLock({ $0 })
+            else { return }
+            throw Fault(.storeFailed, what: "Input/output error", place: name, remedy: "")
+        }
+        #expect(try !SetReader(store).verify(.full).isSound)
+        let report = try Self.report(store)
+        #expect(report.repaired == 1 && report.items.first?.source == .parity(blocks: 2))
+        #expect((store.objects == objects) as Bool)
+    }
+
+    @Test func afterAFullMediumEverythingIsAsItWas() throws {
+        let objects = try Self.objects(1_000_000, parity: 5)
+        let name = try Self.pack(objects, .data)
+        var damaged = objects
+        damaged[name]?[5000] ^= 1
+        let used = damaged.values.reduce(0) { $0 + $1.count }
+        let store = MemoryStore(objects: damaged, capacity: used + 500_000)
+        let fault = #expect(throws: Fault.self) { try Self.report(store) }
+        #expect(fault?.code == .storeFull)
+        #expect((store.objects == damaged) as Bool)
+    }
+
+    @Test func parityThatIsDamagedItselfIsFoundByVerification() throws {
+        let objects = try Self.objects(1_000_000, parity: 5)
+        let name = try Self.pack(objects, .data)
+        let bytes = try #require(objects[name])
+        var damaged = objects
+        damaged[name]?[try HostileTests.trailer(bytes).offset - 5000] ^= 1
+        let store = MemoryStore(objects: damaged)
+        let verified = try SetReader(store).verify(.full)
+        #expect(!verified.isSound && verified.isComplete)
+        #expect(verified.damages.first?.what.contains("parity") == true)
+    }
+}
+
+/// Whether a medium is still broken.
+private final class BrokenFlag: Sendable {
+    let state = Mutex(true)
+}
