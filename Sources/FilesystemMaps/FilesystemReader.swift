@@ -12,11 +12,15 @@ struct FilesystemReader: Sendable {
     /// Gives the used map. A content it cannot prove anything about is returned whole with the reason; a fault means
     /// that the volume could not be read, and makes it whole too.
     let read: @Sendable (_ volume: any BlockSource, _ identity: Identity) throws(Fault) -> VolumeMap
+    /// Says what a volume is that libblkid does not recognise because the first of several copies is damaged; `nil`
+    /// where it is not certain.
+    var recognise: @Sendable (_ volume: any BlockSource) throws(Fault) -> Identity? = { _ throws(Fault) in nil }
 
     /// All rows.
     static let all = [
         FilesystemReader(kinds: [.ext2, .ext3, .ext4, ContentKind(rawValue: "ext4dev")], read: ExtReader.map),
         FilesystemReader(kinds: [.fat], read: FATReader.map),
+        FilesystemReader(kinds: [.ntfs], read: NTFSReader.map, recognise: NTFSReader.recognise),
         FilesystemReader(kinds: [.swap, ContentKind(rawValue: "swsuspend")], read: SwapReader.map),
     ]
 }

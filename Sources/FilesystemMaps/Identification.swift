@@ -29,7 +29,12 @@ public enum Identification {
         } else {
             identity = try sketched(volume)
         }
-        if identity.kind == .unknown, identity.ambivalent.isEmpty, try startIsZero(volume) { identity.kind = .empty }
+        if identity.kind == .unknown, identity.ambivalent.isEmpty {
+            for reader in FilesystemReader.all {
+                if let found = try reader.recognise(volume) { return found }
+            }
+            if try startIsZero(volume) { identity.kind = .empty }
+        }
         return identity
     }
 

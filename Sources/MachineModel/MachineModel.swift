@@ -104,6 +104,10 @@ public struct ContentKind: Hashable, Sendable, Codable, RawRepresentable {
     public static let fat = ContentKind(rawValue: "vfat")
     /// Linux swap.
     public static let swap = ContentKind(rawValue: "swap")
+    /// NTFS.
+    public static let ntfs = ContentKind(rawValue: "ntfs")
+    /// XFS.
+    public static let xfs = ContentKind(rawValue: "xfs")
     /// Whether it is one of ext2, ext3, ext4.
     public var isExt: Bool { [.ext2, .ext3, .ext4].contains(self) }
 }

@@ -20,6 +20,16 @@ let fsckfat = Tool("fsck.fat", package: "dosfstools")
 let mcopy = Tool("mcopy", package: "mtools")
 let mdel = Tool("mdel", package: "mtools")
 let mkswap = Tool("mkswap", package: "util-linux")
+let mkntfs = Tool("mkntfs", package: "ntfs-3g")
+let ntfs3g = Tool("ntfs-3g", package: "ntfs-3g")
+let ntfsinfo = Tool("ntfsinfo", package: "ntfs-3g")
+let ntfsclone = Tool("ntfsclone", package: "ntfs-3g")
+let ntfsfix = Tool("ntfsfix", package: "ntfs-3g")
+/// Whether NTFS can be filled here.
+let canMountNTFS: Bool = {
+    let device = unsafe access("/dev/fuse", R_OK | W_OK)
+    return device == 0 && geteuid() == 0 && [mkntfs, ntfs3g, ntfsinfo, ntfsclone, ntfsfix].allSatisfy { $0.path != nil }
+}()
 let shell = Tool("sh", package: "dash")
 
 /// A folder that goes away with the value.
