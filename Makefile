@@ -19,8 +19,9 @@ BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev libpar
 	make pkg-config uuid-dev \
 	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata zlib1g
 # What the tests and the demo need besides.
-TEST_PACKAGES := coreutils cpio procps diffutils dosfstools e2fsprogs fdisk gdisk mmdebstrap mount mtools ovmf parted partclone python3-cryptography python3-zstandard \
-	python3 qemu-system-x86 qemu-utils seabios strace uidmap xz-utils zstd
+TEST_PACKAGES := coreutils cpio procps diffutils dosfstools e2fsprogs fdisk fuse3 gdisk mmdebstrap mount mtools ntfs-3g \
+	ovmf parted partclone python3-cryptography python3-zstandard \
+	python3 qemu-system-x86 qemu-utils seabios strace uidmap xfsprogs xz-utils zstd
 
 # The largest binary that is accepted, in bytes. One use of the full Foundation costs 44 MB.
 BINARY_LIMIT := 35000000
@@ -104,7 +105,7 @@ bench: deps-test build
 
 # The fuzzers one after the other, or some of them: make fuzz FUZZ_TARGETS="tables ext" FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= tables ext fat swap survey structures point set plan job media environment kernel names
+FUZZ_TARGETS ?= tables ext fat ntfs swap survey structures point set plan job media environment kernel names
 fuzz: deps
 	Tests/Fuzz/run "$(SWIFT)" build/fuzz "$(FUZZ_SECONDS)" $(FUZZ_TARGETS)
 

@@ -11,6 +11,10 @@
 /// that has features unknown here, or whose metadata contradict each other is imaged whole, and
 /// ``VolumeMap/wholeBecause`` says why. No content, however damaged, is an error.
 ///
+/// Where a format keeps two copies of a structure, the sound one is used and the volume counts as damaged. A copy is not
+/// looked for on a volume whose first sector belongs to no known format: an encrypted volume may have been laid over an
+/// old filesystem, and would be imaged by that one's map.
+///
 /// What the room does not promise: it does not check a filesystem as its own checker does, and its smallest sizes are
 /// estimates. A file or device is identified by libblkid reading the file itself; other sources by a copy of the places
 /// where superblocks lie, so that a label kept elsewhere (HFS+) may be missing.

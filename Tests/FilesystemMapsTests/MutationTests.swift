@@ -156,6 +156,33 @@ struct MutationTests {
         #expect(named > 100)
     }
 
+    @Test(.enabled(if: mkntfs.path != nil, "ntfs-3g is needed"), arguments: [512, 4096])
+    func mutatedNTFS(cluster: Int) throws {
+        let folder = try ScratchFolder()
+        let image = try folder.file("x.img", .mebibytes(8))
+        try mkntfs.check(["-F", "-Q", "-q", "-s", "512", "-c", "\(cluster)", image])
+        let disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: 8 << 20))
+        let boot = try NTFSBootSector(parsing: Array(disk.bytes.prefix(512)))
+        let table = Int(boot.mft) * cluster
+        let mirror = ByteCount(boot.mirror * UInt64(cluster))
+        let copy = try disk.bytes(at: mirror, count: 4096)
+        let volume = try NTFSVolume(disk, boot)
+        let bitmap = Int(try NTFSTests.first(.bitmap, of: volume).start.bytes)
+        let log = Int(try NTFSTests.first(.logFile, of: volume).start.bytes)
+        // Boot sector, the records that are read, $Bitmap, the log's first page.
+        let records = [0, 2, 3, 5, 6, 8].map { table + 1024 * $0..<table + 1024 * $0 + 600 }
+        let partial = try Self.run(
+            disk, places: [11..<80, bitmap..<bitmap + 64, log..<log + 64] + records, count: 3000, seed: 15
+        ) { disk in
+            // Only what both copies say is believed.
+            let records = try disk.bytes(at: ByteCount(UInt64(table)), count: 4096)
+            try disk.write(at: mirror, unsafe records.span.bytes)
+            defer { try? disk.write(at: mirror, unsafe copy.span.bytes) }
+            return try NTFSReader.map(disk, Identity(kind: .ntfs))
+        }
+        #expect(partial > 100)
+    }
+
     @Test(.enabled(if: mkswap.path != nil, "util-linux is needed"))
     func mutatedSwap() throws {
         let folder = try ScratchFolder()

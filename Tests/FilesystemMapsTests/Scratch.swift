@@ -28,7 +28,8 @@ let ntfsfix = Tool("ntfsfix", package: "ntfs-3g")
 /// Whether NTFS can be filled here.
 let canMountNTFS: Bool = {
     let device = unsafe access("/dev/fuse", R_OK | W_OK)
-    return device == 0 && geteuid() == 0 && [mkntfs, ntfs3g, ntfsinfo, ntfsclone, ntfsfix].allSatisfy { $0.path != nil }
+    return device == 0 && geteuid() == 0
+        && [mkntfs, ntfs3g, ntfsinfo, ntfsclone, ntfsfix].allSatisfy { $0.path != nil }
 }()
 let shell = Tool("sh", package: "dash")
 

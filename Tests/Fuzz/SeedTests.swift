@@ -80,6 +80,47 @@ import Testing
         #expect(try ExtReader.map(SparseDisk(input, limit: .mebibytes(64)), identity) == before)
     }
 
+    @Test func theSeedsOfNTFSAreMappedHoweverTheirMetadataLie() throws {
+        let identity = Identity(kind: .ntfs, usage: .filesystem)
+        let plain = try NTFSReader.map(SparseDisk(try seed(.ntfs, "plain"), limit: .mebibytes(64)), identity)
+        #expect(plain.wholeBecause == nil && plain.states == [.clean])
+        #expect(plain.identity.label == "label")
+        let clusters = { (from: UInt64, count: UInt64) in
+            Extent(from: ByteCount(from * 512), to: ByteCount((from + count) * 512))
+        }
+        // Boot sector, $MFT, $LogFile, the directory, $Bitmap, a file, $MFTMirr, the end with the backup boot sector.
+        let common = [clusters(0, 1), clusters(100, 16), clusters(200, 2), clusters(400, 8), clusters(1024, 8)]
+        let end = clusters(8187, 6)
+        #expect(plain.used == ExtentList(common + [clusters(8, 32), clusters(300, 2), end]))
+        // $Bitmap and $MFT each in two pieces that attribute lists tell of.
+        let spilled = try NTFSReader.map(SparseDisk(try seed(.ntfs, "spilled"), limit: .mebibytes(64)), identity)
+        #expect(spilled.wholeBecause == nil, "\(spilled.wholeBecause ?? "")")
+        let pieces = [clusters(8, 32), clusters(64, 16), clusters(300, 1), clusters(310, 1), end]
+        #expect(spilled.used == ExtentList(common + pieces))
+        // Three bad clusters that the bitmap calls used.
+        let slept = try NTFSReader.map(SparseDisk(try seed(.ntfs, "hibernation"), limit: .mebibytes(64)), identity)
+        #expect(slept.used == plain.used, "\(slept.wholeBecause ?? "")")
+        var disk = SparseEditor(try seed(.ntfs, "hibernation"))
+        disk.store(400 * 512, Array("hibr".utf8))
+        #expect(try NTFSReader.map(SparseDisk(disk.input, limit: .mebibytes(64)), identity).states == [.hibernated])
+        let dirty = try NTFSReader.map(SparseDisk(try seed(.ntfs, "dirty"), limit: .mebibytes(64)), identity)
+        #expect(dirty.states == [.dirty])
+    }
+
+    @Test func aChangedNTFSIsMappedAgainOnceItsPiecesAreMended() throws {
+        let identity = Identity(kind: .ntfs, usage: .filesystem)
+        let sound = try seed(.ntfs, "plain")
+        let before = try NTFSReader.map(SparseDisk(sound, limit: .mebibytes(64)), identity)
+        var disk = SparseEditor(sound)
+        // The log sequence number of record 3, in one copy only, and the end of a piece.
+        disk.store((8 + 6) * 512 + 8, [0x55])
+        disk.store((8 + 6) * 512 + 510, [0x55])
+        var input = disk.input
+        #expect(try NTFSReader.map(SparseDisk(input, limit: .mebibytes(64)), identity) != before)
+        NTFSSeeds.mend(&input)
+        #expect(try NTFSReader.map(SparseDisk(input, limit: .mebibytes(64)), identity) == before)
+    }
+
     @Test func aChangedSetIsReadAgainOnceItsChecksAreMended() throws {
         var input = try seed(.set, "whole")
         // The bytes of the set's number in the facts' JSON, in both copies of the point.
