@@ -35,7 +35,8 @@ public struct FuzzTarget: Sendable {
 
     /// All targets.
     public static let all: [FuzzTarget] = [
-        .tables, .ext, .fat, .ntfs, .swap, .survey, .structures, .point, .set, .plan, .job, .media, .environment, .kernel,
+        .tables, .ext, .fat, .ntfs, .swap, .survey, .structures, .point, .set, .plan, .job, .media, .environment,
+        .kernel,
         .names,
     ]
 }
