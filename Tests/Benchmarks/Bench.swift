@@ -16,6 +16,8 @@ final class Bench {
     private let machine: Machine
     private let isOutputInRAM: Bool
     private var results: [Result] = []
+    /// The machine's load before each measured command.
+    private var loads: [Double] = []
     /// Wrong or failed work of Relight; what fails the run.
     private var faults: [String] = []
 
@@ -129,9 +131,9 @@ final class Bench {
         }
         let report = Report(
             machine: machine, options: options, inputs: sentences,
-            place: isOutputInRAM ? "a RAM filesystem" : "a disk", results: results)
+            place: isOutputInRAM ? "a RAM filesystem" : "a disk", loads: loads, results: results)
         print("")
-        for line in machine.lines + sentences { print(line) }
+        for line in machine.lines + [report.conditions] + sentences { print(line) }
         for line in Tables(results: results, rounds: options.rounds).lines(markdown: false) { print(line) }
         print("")
         if let table = options.table { try Files.write(table, Array(report.markdown.utf8)) }
@@ -185,6 +187,7 @@ final class Bench {
             try shell.run("sync; find '\(places.out)' -path '\(places.set)*' -type f -exec cat {} + > /dev/null")
         }
         let before = try size(step.output)
+        loads.append(try Machine.load(shell))
         let measured: Measured
         do throws(Fault) {
             measured = try shell.measure(step.command)

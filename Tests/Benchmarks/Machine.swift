@@ -9,7 +9,6 @@ struct Machine {
     var processors: Int
     var memory: String
     var kernel: String
-    var load: String
     var versions: [String]
     /// Bytes: what a command that does nothing is charged as its peak size.
     var floor: UInt64
@@ -19,7 +18,6 @@ struct Machine {
         processors = Int(try shell.run("nproc").trimmed) ?? 1
         memory = try shell.run("awk '/^MemTotal/{printf \"%.1f GiB\", $2/1048576}' /proc/meminfo").trimmed
         kernel = try shell.run("uname -r").trimmed
-        load = try shell.run("cut -d ' ' -f 1 /proc/loadavg").trimmed
         let packages = "partclone zstd e2fsprogs ntfs-3g fsarchiver restic borgbackup qemu-utils"
         versions =
             try shell.run("dpkg-query -W -f='${Package} ${Version}\\n' \(packages) 2>/dev/null; true").split(
@@ -29,9 +27,14 @@ struct Machine {
         floor = try shell.measure("true").peak
     }
 
+    /// The load of the last minute: how many threads wanted a processor.
+    static func load(_ shell: Shell) throws(Fault) -> Double {
+        Double(try shell.run("cut -d ' ' -f 1 /proc/loadavg").trimmed) ?? 0
+    }
+
     var lines: [String] {
         [
-            "\(processors) processors (\(processor)), \(memory) of memory, Linux \(kernel), load \(load) at the start.",
+            "\(processors) processors (\(processor)), \(memory) of memory, Linux \(kernel).",
             versions.joined(separator: ", ") + ".",
         ]
     }

@@ -12,7 +12,19 @@ struct Report {
     let inputs: [String]
     /// Where outputs went.
     let place: String
+    /// The machine's load before each measured command.
+    let loads: [Double]
     let results: [Result]
+
+    /// Under which conditions the figures came about.
+    var conditions: String {
+        let nice = options.priority == 0 ? "" : ", measured commands at nice \(options.priority)"
+        let load = "\(fixed(loads.min() ?? 0, 1)) to \(fixed(loads.max() ?? 0, 1)), median \(fixed(median(loads), 1))"
+        return
+            "\(options.rounds) interleaved round\(options.rounds == 1 ? "" : "s"), medians; source in the page cache, "
+            + "output to \(place)\(nice). Load of the machine \(load), of which a measured command is about "
+            + "\(machine.processors). A process that does nothing is charged \(machine.floor >> 20) MiB of peak memory."
+    }
 
     /// `docs/benchmarks.md`.
     var markdown: String {
@@ -21,7 +33,7 @@ struct Report {
             "Written by `make bench-table`. What is measured, how, and how to read it: [Tests/Benchmarks/README.md](../Tests/Benchmarks/README.md).",
             "Figures of one machine say little about another; the ratios are the result.", "",
             "- Machine: \(machine.lines[0])", "- Programs: \(machine.lines[1])",
-            "- \(options.rounds) interleaved round\(options.rounds == 1 ? "" : "s"), medians; source in the page cache, output to \(place)\(options.priority == 0 ? "" : ", measured commands at nice \(options.priority)"). A process that does nothing is charged \(machine.floor >> 20) MiB of peak memory.",
+            "- \(conditions)",
         ]
         lines += inputs.map { "- \($0)" }
         lines += Tables(results: results, rounds: options.rounds).lines(markdown: true)
@@ -56,6 +68,7 @@ struct Report {
               "machine": \(list(machine.lines.map(quoted))),
               "inputs": \(list(inputs.map(quoted))),
               "output": \(quoted(place)),
+              "conditions": \(quoted(conditions)),
               "rounds": \(options.rounds),
               "peakOfNothing": \(machine.floor),
               "results": [
