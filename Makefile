@@ -6,7 +6,7 @@
 #   make test-full  everything, and the table of results
 #   make build      build/relight, one static binary
 #   make iso        build/relight.iso
-#   make bench      ratios against the peers, interleaved
+#   make bench      ratios against the peers, interleaved (Tests/Benchmarks/README.md)
 #   make fuzz       the fuzzers, FUZZ_SECONDS each (Tests/Fuzz/README.md)
 #   make lint       formatting, one-way imports, size of the binary
 
@@ -23,6 +23,9 @@ TEST_PACKAGES := coreutils cpio procps diffutils dosfstools e2fsprogs fdisk fuse
 	ovmf parted partclone python3 python3-cryptography python3-zstandard qemu-system-x86 qemu-utils seabios strace uidmap \
 	xfsprogs xz-utils zstd
 
+# The programs that `make bench` compares with; nothing else needs them.
+BENCH_PACKAGES := borgbackup e2fsprogs fsarchiver mount ntfs-3g partclone procps qemu-utils restic tar xfsprogs zstd
+
 # The largest binary that is accepted, in bytes. One use of the full Foundation costs 44 MB.
 BINARY_LIMIT := 35000000
 
@@ -30,7 +33,7 @@ SWIFT ?= $(firstword $(wildcard $(shell command -v swift) /opt/swift/usr/bin/swi
 SWIFT_FLAGS := --explicit-target-dependency-import-check error
 RELEASE_FLAGS := -c release -Xswiftc -static-executable $(SWIFT_FLAGS)
 
-.PHONY: deps deps-test build iso test test-unit test-vm test-full demo bench fuzz fuzz-seeds lint clean
+.PHONY: deps deps-test deps-bench build iso test test-unit test-vm test-full demo bench bench-table fuzz fuzz-seeds lint clean
 
 # Installs the packages named in $(1) that are missing.
 define install
@@ -99,9 +102,18 @@ demo: deps-test iso
 	$(SWIFT) build --product relight-vm $(SWIFT_FLAGS)
 	.build/debug/relight-vm demo
 
-bench: deps-test build
-	$(SWIFT) build --product relight-bench $(SWIFT_FLAGS)
-	.build/debug/relight-bench build/relight build/bench
+deps-bench: deps
+	$(call install,$(BENCH_PACKAGES))
+
+# A short try: make bench BENCH="--size 256M --rounds 1"
+BENCH ?=
+bench: deps-bench build
+	$(SWIFT) build $(RELEASE_FLAGS) --product relight-bench
+	.build/release/relight-bench build/relight --dir build/bench $(BENCH)
+
+# The same, and docs/benchmarks.md from it.
+bench-table:
+	$(MAKE) bench BENCH="$(BENCH) --table docs/benchmarks.md --json build/bench.json"
 
 # The fuzzers one after the other, or some of them: make fuzz FUZZ_TARGETS="tables ext" FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60

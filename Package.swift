@@ -131,8 +131,8 @@ let package = Package(
 
         // Benchmarks against the peers (`make bench`).
         .executableTarget(
-            name: "relight-bench", dependencies: ["Geometry", "Findings", "Tools"], path: "Tests/Benchmarks",
-            swiftSettings: settings),
+            name: "relight-bench", dependencies: ["Geometry", "Findings", "Tools", "CLinux"], path: "Tests/Benchmarks",
+            exclude: ["README.md"], swiftSettings: settings),
 
         // Tests.
         .target(name: "TestSupport", path: "Tests/Support", swiftSettings: settings),
