@@ -5,6 +5,7 @@ import CLinux
 public import Findings
 public import Geometry
 import Glibc
+import Threads
 
 /// Writes a tar file (ustar) that ``ArchiveStore`` reads, whole or in parts FILE.001, FILE.002, … of equal size.
 ///
@@ -71,12 +72,13 @@ public final class ArchiveWriter {
         try endMember()
     }
 
-    /// Adds a member that is copied from an object.
+    /// Adds a member that is copied from an object. Throws `interrupted` when the program is asked to stop.
     public func add(_ name: String, from object: any ObjectHandle) throws(Fault) {
         try begin(name)
         var buffer = [UInt8](repeating: 0, count: Int(min(object.size.bytes, 1 << 20)))
         var offset: UInt64 = 0
         while offset < object.size.bytes {
+            try Interruption.check()
             let count = Int(min(object.size.bytes - offset, 1 << 20))
             if count < buffer.count { buffer.removeLast(buffer.count - count) }
             var span = buffer.mutableSpan

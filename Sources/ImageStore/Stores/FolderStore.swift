@@ -130,10 +130,10 @@ public final class FolderStore: ObjectStore {
             store: self, descriptor: opened, name: name, size: ByteCount(UInt64(max(0, status.st_size))))
     }
 
-    /// Files below `folder`, at most two folders deep.
+    /// Files below `folder`, at most three folders deep: `copies/packs/ab/….pack` is the deepest there is.
     public func list(_ folder: String) throws(Fault) -> [StoredObject] {
         var result: [StoredObject] = []
-        try collect(folder, depth: 2, into: &result)
+        try collect(folder, depth: 3, into: &result)
         return result
     }
 

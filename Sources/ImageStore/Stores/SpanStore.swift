@@ -91,11 +91,10 @@ public final class SpanStore: ObjectStore {
 
     /// Makes all places ready and gives those that are new everything but packs.
     public func prepare() throws(Fault) {
+        for place in places { try place.prepare() }
         var offsets: [Int: Int64] = [:]
         let now = Int64(clamping: try places[0].clock())
-        for (index, place) in places.enumerated() {
-            try place.prepare()
-            guard index > 0 else { continue }
+        for (index, place) in places.enumerated().dropFirst() {
             let offset = now &- Int64(clamping: try place.clock())
             // Less is the time the asking takes.
             if abs(offset) > 2 { offsets[index] = offset }

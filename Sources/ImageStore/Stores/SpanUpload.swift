@@ -225,11 +225,29 @@ final class SpanUpload: ObjectUpload {
                 }
             }
             if sealed.isEmpty, present == 0 { throw failed ?? SpanUpload.noRoom(span) }
+            // Whoever reads back what it put sees the first copy only: the others are compared with it here.
+            for place in sealed.dropFirst() { try compare(name, sealed[0], place) }
         } catch {
             for (_, copy) in staged { copy.abandon() }
             // After a fault nothing is visible. A replacement is better than what was there.
             if !replacing { for place in sealed { try? span.places[place].delete(name) } }
             throw error
+        }
+    }
+
+    private func compare(_ name: String, _ first: Int, _ place: Int) throws(Fault) {
+        let store = span.places[place]
+        guard let one = try span.places[first].open(name), let other = try store.open(name), one.size == other.size
+        else { throw store.notKept(name) }
+        one.dropCaches()
+        other.dropCaches()
+        var offset: UInt64 = 0
+        while offset < one.size.bytes {
+            let count = Int(min(one.size.bytes - offset, 1 << 20))
+            guard
+                try one.bytes(at: ByteCount(offset), count: count) == other.bytes(at: ByteCount(offset), count: count)
+            else { throw store.notKept(name) }
+            offset += UInt64(count)
         }
     }
 

@@ -132,6 +132,30 @@ import Threads
         #expect(Self.packs(second).isEmpty)
     }
 
+    @Test func aFolderThatJoinsIsGivenTheSecondCopiesToo() throws {
+        let folder = Sample.folder()
+        defer { Sample.remove(folder) }
+        let first = FolderStore(path: folder + "/one")
+        let second = FolderStore(path: folder + "/two")
+        try Self.backup(Self.content, to: first)
+        try SpanStore([first, second]).prepare()
+        let copies = try first.list("copies")
+        #expect(copies.contains { $0.name.hasPrefix("copies/packs/") })
+        #expect(Set(try second.list("copies").map(\.name)) == Set(copies.map(\.name)))
+        for object in copies { #expect(try first.content(object.name) == second.content(object.name)) }
+        #expect(try Catalogue(of: first).objects.contains { $0.name.hasPrefix("copies/packs/") })
+    }
+
+    @Test func aCopyThatIsKeptWrongInOnePlaceIsNoticed() throws {
+        let first = MemoryStore()
+        let second = MemoryStore(name: "two")
+        let span = SpanStore(unchecked: [first, FailingStore(second, lying: "points/")])
+        let fault = #expect(throws: Fault.self) { try span.put("points/x.point", [1, 2, 3]) }
+        #expect(fault?.what.contains("reads back differently") == true)
+        #expect(fault?.place == "two")
+        #expect(first.objects.isEmpty && second.objects.isEmpty)
+    }
+
     @Test func aPlaceWhoseJoiningWasInterruptedIsCompleted() throws {
         let first = MemoryStore()
         try Self.backup(Self.content, to: first)
