@@ -50,14 +50,16 @@ struct HaltedTests {
     }
 
     /// The program is slowed down by strace, so that the signal comes while it works.
-    private func interrupted(_ signal: String, _ calls: String, _ path: String, _ arguments: [String]) throws -> Run {
+    private func interrupted(
+        _ signal: String, _ calls: String, _ path: String, after count: Int = 12, _ arguments: [String]
+    ) throws -> Run {
         try Program.script(
             """
             strace -f -qq -o trace -e trace=\(calls) -e inject=\(calls):delay_enter=60ms -P "$1" "$relight" --json "${@:2}" &
             tracer=$!
-            for n in $(seq 200); do
+            for n in $(seq 400); do
               child=$(pgrep -P $tracer | head -1 || true)
-              [ -n "$child" ] && [ $(wc -l < trace) -ge 12 ] && break
+              [ -n "$child" ] && [ $(wc -l < trace) -ge \(count) ] && break
               sleep 0.05
             done
             kill -\(signal) $child
@@ -70,7 +72,8 @@ struct HaltedTests {
         try scratch.sh("head -c 33554432 /dev/urandom > noise.img")
         let noise = "\(scratch.path)/noise.img"
         let set = "\(scratch.path)/set"
-        let run = try interrupted(signal, "pread64", noise, ["backup", noise, "--to", set])
+        // The first reads only find out what the disk holds.
+        let run = try interrupted(signal, "pread64", noise, after: 60, ["backup", noise, "--to", set])
         #expect(run.status == 130, "\(run.err)")
         let document = try run.document()
         #expect(document.code == "interrupted")
