@@ -93,7 +93,7 @@ struct BackupCommand: ParsableCommand {
         console.document("backup", Document(result, console.findings, seconds))
         console.line("Recovery point \(result.point.shortID)\(name.isEmpty ? "" : " \"\(name)\"") in \(to)")
         console.line(
-            "  \(sums.read) read, \(sums.new) new, \(sums.shared) shared with what the set held, \(sums.zero) all zeros; "
+            "  \(sums.read) read, \(sums.skipped > .zero ? "\(sums.skipped) skipped, " : "")\(sums.new) new, \(sums.shared) shared with what the set held, \(sums.zero) all zeros; "
                 + "\(sums.stored) written in \(Clock.words(seconds))")
         if noVerify { console.line("  not read back (--no-verify): run `relight verify \(to)` before relying on it") }
         if result.point.unreadable > .zero {
@@ -132,6 +132,7 @@ struct BackupCommand: ParsableCommand {
         let point: String
         let set: String
         let read: ByteCount
+        let skipped: ByteCount
         let new: ByteCount
         let shared: ByteCount
         let zero: ByteCount
@@ -144,6 +145,7 @@ struct BackupCommand: ParsableCommand {
             point = result.point.id
             set = result.set
             (read, new, shared) = (result.statistics.read, result.statistics.new, result.statistics.shared)
+            skipped = result.statistics.skipped
             (zero, stored, unreadable) = (result.statistics.zero, result.statistics.stored, result.point.unreadable)
             self.findings = findings
             self.seconds = (seconds * 1000).rounded() / 1000

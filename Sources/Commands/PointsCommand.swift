@@ -30,7 +30,8 @@ struct PointsCommand: ParsableCommand {
         for point in listing.points {
             table.add([
                 point.shortID, Clock.text(point.facts.time), "\(point.used)",
-                point.facts.disks.map(\.path).joined(separator: " "), point.facts.name,
+                point.facts.disks.map(\.path).joined(separator: " "),
+                point.facts.compare == .metadata ? "\(point.facts.name) (unchanged files not read)" : point.facts.name,
             ])
         }
         let isDamaged = listing.findings.contains { $0.severity == .loss }
@@ -68,6 +69,8 @@ struct PointDocument: Encodable {
     let machine: MachineFacts
     let disks: [DiskModel]
     let findings: [Finding]
+    /// `full`, or `metadata` where what metadata said is unchanged was not read.
+    let compare: PointFacts.Comparison
     /// The places that could not be read; only `show` lists them.
     let unreadableExtents: [Unreadable]?
 
@@ -75,6 +78,7 @@ struct PointDocument: Encodable {
 
     init(_ point: PointSummary, unreadable extents: [Unreadable]?) {
         unreadableExtents = extents
+        compare = point.facts.compare ?? .full
         (id, number, name) = (point.id, point.number, point.facts.name)
         (time, made) = (point.facts.time, Clock.text(point.facts.time))
         (used, unreadable, tool, machine) = (point.used, point.unreadable, point.facts.tool, point.facts.machine)
@@ -134,6 +138,11 @@ struct ShowCommand: ParsableCommand {
         ].compactMap { $0 }
         if !machine.isEmpty { console.line("  on \(machine.joined(separator: ", "))") }
         console.line("  \(point.summary.used) in use")
+        if facts.compare == .metadata {
+            console.line(
+                "  made with --compare metadata: what the filesystems said was unchanged was not read but taken over from "
+                    + "the point before")
+        }
         for disk in facts.disks {
             console.line()
             for line in DisksCommand.lines(DiskListing(path: disk.path, model: disk)) { console.line(line) }

@@ -19,10 +19,21 @@ public struct PointFacts: Hashable, Sendable, Codable {
     public var disks: [DiskModel]
     /// What was noticed while imaging: what was skipped, unreadable or imaged whole, and why.
     public var findings: [Finding]
+    /// How what had not changed was told from what had; `nil` in points that do not say: all was read.
+    public var compare: Comparison?
+
+    /// How a backup finds out what has changed since the point before.
+    public enum Comparison: String, Hashable, Sendable, Codable {
+        /// Everything in use is read and compared.
+        case full
+        /// What the filesystem's metadata says is unchanged was taken over from the point before without being read.
+        case metadata
+    }
 
     /// Facts of a new point.
     public init(
-        name: String, time: UInt64, tool: String, machine: MachineFacts, disks: [DiskModel], findings: [Finding] = []
+        name: String, time: UInt64, tool: String, machine: MachineFacts, disks: [DiskModel], findings: [Finding] = [],
+        compare: Comparison? = nil
     ) {
         self.name = name
         self.time = time
@@ -30,6 +41,7 @@ public struct PointFacts: Hashable, Sendable, Codable {
         self.machine = machine
         self.disks = disks
         self.findings = findings
+        self.compare = compare
     }
 }
 

@@ -13,7 +13,7 @@ public import Blocks
 public import DiskSurvey
 public import Findings
 import FilesystemMaps
-import Geometry
+public import Geometry
 public import ImageStore
 import MachineModel
 import Synchronization
@@ -41,9 +41,16 @@ public enum Imager {
     /// Gives everything in use on `disks` to `writer`, without sealing the point. Returns what was noticed: what could
     /// not be read, and which files that was, are losses with the code `source.unreadable`.
     /// Throws `source.unreadable` under the policy `fail`, and what the writer throws.
+    ///
+    /// - Parameters:
+    ///   - parents: the earlier points to compare with; without them all is looked up in the set's index.
+    ///   - unchanged: the bytes of a volume that need not be read because they are as they were in the parent, counted from
+    ///     the volume's start. Asked once for each volume that has a parent.
     public static func image(
         _ disks: [ImagedDisk], into writer: SetWriter, onReadError policy: ReadErrorPolicy,
-        effort: ReadEffort = ReadEffort(), events: @escaping EventHandler
+        effort: ReadEffort = ReadEffort(), parents: ParentPoints? = nil,
+        unchanged: ((ImagedDisk, SurveyedVolume, PointStream) throws(Fault) -> ExtentList)? = nil,
+        events: @escaping EventHandler
     ) throws(Fault) -> [Finding] {
         let total = disks.reduce(ByteCount.zero) { sum, disk in
             disk.chosen.reduce(sum + disk.survey.remainder.byteCount) { $0 + $1.map.used.byteCount }
@@ -60,23 +67,20 @@ public enum Imager {
             let path = disk.survey.model.path
             var streams: [(StreamWriter, any BlockSource, String, ContentKind?)] = []
             let whole = Extent(from: .zero, to: disk.source.length)
+            let rest = StreamDescription(disk: index, kind: .remainder, extent: whole, used: disk.survey.remainder)
+            let model = disk.survey.model
             streams.append(
-                (
-                    try writer.beginStream(
-                        StreamDescription(disk: index, kind: .remainder, extent: whole, used: disk.survey.remainder)),
-                    disk.source, path, nil
-                ))
+                (try writer.beginStream(rest, parent: parents?.parent(of: rest, on: model)), disk.source, path, nil))
             for volume in disk.chosen {
                 let number = volume.model.number
                 let name = number == 0 ? path : "\(path):\(number)"
                 let window = try Window(disk.source, volume.model.extent, name: name)
-                streams.append(
-                    (
-                        try writer.beginStream(
-                            StreamDescription(
-                                disk: index, kind: .volume(number), extent: volume.model.extent, used: volume.map.used)),
-                        window, name, volume.map.identity.kind
-                    ))
+                let description = StreamDescription(
+                    disk: index, kind: .volume(number), extent: volume.model.extent, used: volume.map.used)
+                let parent = parents?.parent(of: description, on: model)
+                let stream = try writer.beginStream(description, parent: parent)
+                if let parent, stream.hasParent, let unchanged { stream.trust(try unchanged(disk, volume, parent)) }
+                streams.append((stream, window, name, volume.map.identity.kind))
             }
             for (stream, source, name, kind) in streams {
                 if stream.description.kind != .remainder {
@@ -116,16 +120,19 @@ public enum Imager {
         try Workers.run(Workers.processors) { (_, stop) throws(Fault) in
             let worker = try UnitWorker(writer)
             var buffer = [UInt8](repeating: 0, count: 256 << 10)
-            while !stop.isSet, let piece = stream.nextPiece() {
+            while !stop.isSet, let next = stream.nextPiece() {
                 try Interruption.check()
+                let piece = try worker.takeOver(next, of: stream)
                 guard let count = piece.extent.length.int else { return }
                 if count > buffer.count { buffer = [UInt8](repeating: 0, count: count) }
                 var span = buffer.mutableSpan
                 var all = unsafe span.mutableBytes
                 var bytes = all._mutatingExtracting(0..<count)
-                let bad = try reader.read(piece.used, from: piece.extent.start, into: &bytes)
-                for extent in bad.unreadable.extents { stream.markUnreadable(extent) }
-                if !bad.unreadable.isEmpty { lost.withLock { $0.add(bad) } }
+                if !piece.toRead.isEmpty {
+                    let bad = try reader.read(piece.toRead, from: piece.extent.start, into: &bytes)
+                    for extent in bad.unreadable.extents { stream.markUnreadable(extent) }
+                    if !bad.unreadable.isEmpty { lost.withLock { $0.add(bad) } }
+                }
                 try worker.add(piece, of: stream, &bytes)
                 progress(piece.used.byteCount)
             }

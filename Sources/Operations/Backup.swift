@@ -139,8 +139,10 @@ public enum Backup {
         let writer = try SetWriter(
             store, options: options, keys: request.keys, newKeys: request.newKeys, events: events)
         do {
+            let parents = try ParentPoints(writer.reader())
             noticed += try Imager.image(
-                imaged, into: writer, onReadError: request.onReadError, effort: request.effort, events: events)
+                imaged, into: writer, onReadError: request.onReadError, effort: request.effort, parents: parents,
+                events: events)
             let facts = PointFacts(
                 name: request.name, time: time, tool: Program.version,
                 machine: MachineProbe.facts(version: Program.version),

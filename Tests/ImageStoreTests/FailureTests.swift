@@ -24,8 +24,17 @@ import Testing
         for moment in 0..<changes {
             let base = MemoryStore(objects: before.objects)
             let failing = FailingStore(base, failing: moment, afterwards: afterwards)
-            #expect(throws: Fault.self, "failure \(moment)") {
-                try Sample.backup([(Self.other, nil)], to: failing, name: "second")
+            if moment >= changes - 2 {
+                // The point's second copy is the last that is written: without it the point exists all the same, and the
+                // next writer puts the copy there.
+                let writer = try SetWriter(failing)
+                try Sample.fill(writer, [(Self.other, nil)])
+                _ = try writer.commit(Sample.facts("second"))
+                #expect(writer.findings.map(\.code) == ["set.lost-copy"], "failure \(moment)")
+            } else {
+                #expect(throws: Fault.self, "failure \(moment)") {
+                    try Sample.backup([(Self.other, nil)], to: failing, name: "second")
+                }
             }
             let reader = try SetReader(base)
             #expect(try Sample.restore(reader.point(first.id).streams[0]) == Self.content)
@@ -53,7 +62,7 @@ import Testing
         }
     }
 
-    @Test(arguments: ["packs/", "copies/packs/", "points/", "copies/points/"])
+    @Test(arguments: ["packs/", "copies/packs/", "points/"])
     func whatIsWrittenWrongIsNoticedBeforeSuccessIsReported(lying: String) throws {
         let base = MemoryStore()
         let fault = #expect(throws: Fault.self) {

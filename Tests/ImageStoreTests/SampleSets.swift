@@ -48,6 +48,15 @@ enum Sample {
         options: SetWriter.Options = .init(), keys: KeyRing = .none, readBack: Bool = true, unreadable: [Extent] = []
     ) throws -> (PointSummary, SetWriter.Statistics) {
         let writer = try SetWriter(store, options: options, keys: keys)
+        try fill(writer, volumes, unreadable: unreadable)
+        let point = try writer.commit(facts(name), readBack: readBack)
+        return (point, writer.statistics)
+    }
+
+    /// Gives `volumes` to `writer`.
+    static func fill(
+        _ writer: SetWriter, _ volumes: [(content: [UInt8], used: ExtentList?)], unreadable: [Extent] = []
+    ) throws {
         let worker = try UnitWorker(writer)
         for (number, volume) in volumes.enumerated() {
             let stream = try writer.beginStream(
@@ -60,8 +69,6 @@ enum Sample {
             }
             for extent in unreadable { stream.markUnreadable(extent) }
         }
-        let point = try writer.commit(facts(name), readBack: readBack)
-        return (point, writer.statistics)
     }
 
     static func range(_ extent: Extent) -> Range<Int> { Int(extent.start.bytes)..<Int(extent.end.bytes) }

@@ -130,18 +130,15 @@ import Threads
         let index = UnitIndex(memory: 64 << 20)
         func id(_ number: UInt64) -> UnitID { UnitID(a: number &* 0x9E37_79B9_7F4A_7C15, b: number, c: 0, d: 0) }
         for number in 0..<UInt64(100_000) {
-            index.insert([
-                (
-                    id(number),
-                    UnitPlace(pack: UInt32(number % 7), offset: Int(number) * 16, length: 160, index: Int(number % 16))
-                )
-            ])
+            index.insert(id(number), pack: UInt32(number % 7), offset: Int(number) * 16, index: Int(number % 16))
         }
-        // A second place for a known id is not taken.
-        index.insert([(id(5), UnitPlace(pack: 99, offset: 0, length: 16, index: 0))])
+        // The same place again is not kept twice; another place for the same prefix is.
+        index.insert(id(5), pack: 5, offset: 80, index: 5)
         #expect(index.count == 100_000)
+        index.insert(id(5), pack: 99, offset: 0, index: 0)
+        #expect(index.candidates(id(5)).map(\.pack).sorted() == [5, 99])
         for number in 0..<UInt64(100_000) {
-            let place = index.find(id(number))
+            let place = index.candidates(id(number)).min { $0.pack < $1.pack }
             if place?.offset != Int(number) * 16 || place?.pack != UInt32(number % 7)
                 || place?.index != Int(number % 16)
             {
@@ -149,7 +146,8 @@ import Threads
                 break
             }
         }
-        #expect(index.find(id(100_000)) == nil)
+        #expect(index.candidates(id(100_000)).isEmpty)
+        #expect(!index.isFull && index.memory >= 100_001 * 16 && index.memory <= 100_001 * 16 * 2)
     }
 
     @Test func onePieceCountMatchesForAnyUsedMap() throws {

@@ -28,6 +28,8 @@ struct PackFooter: Hashable, Sendable {
     static let trailerSize = 64
     /// Longest footer believed: a pack of 4 GiB of records with one 16 KiB unit each stays below.
     static let maximumSize = 64 << 20
+    /// Longest footer written, so that a writer needs little memory to look into one.
+    static let largestWritten = 16 << 20
 
     /// The head of the footer; entries and segment hashes follow.
     static func head(records: Int, segments: Int, recordsEnd: Int) -> [UInt8] {
@@ -103,6 +105,18 @@ struct PackFooter: Hashable, Sendable {
 
     /// Reads a footer whose hash the caller has compared with `trailer.digest`.
     init(_ span: RawSpan, trailer: Trailer, unitSize: Int) throws(FieldError) {
+        var entries: [Entry] = []
+        self = try PackFooter(scanning: span, trailer: trailer, unitSize: unitSize) { offset, record in
+            entries.append(Entry(offset: offset, record: record))
+        }
+        self.entries = entries
+    }
+
+    /// Reads a footer as ``init(_:trailer:unitSize:)`` does, but keeps no list of its records: `each` is given them, one
+    /// after the other.
+    init(
+        scanning span: RawSpan, trailer: Trailer, unitSize: Int, _ each: (Int, RecordHeader) -> Void
+    ) throws(FieldError) {
         guard span.byteCount == trailer.length, span.matches(PackFooter.magic, at: 0) else {
             throw .invalid(field: "footer magic", at: 0, seen: "something else", expected: "RLGTFOOT")
         }
@@ -120,8 +134,6 @@ struct PackFooter: Hashable, Sendable {
                 field: "number of records, of segments, segment size", at: 8, seen: "\(records), \(segments), \(size)",
                 expected: "numbers that fit the pack")
         }
-        var entries: [Entry] = []
-        entries.reserveCapacity(records)
         var position = PackFooter.fixedSize
         var expected = PackHeader.size
         for _ in 0..<records {
@@ -133,7 +145,7 @@ struct PackFooter: Hashable, Sendable {
                     field: "record offset", at: position, seen: "\(offset)", expected: "\(expected), inside the records"
                 )
             }
-            entries.append(Entry(offset: expected, record: record))
+            each(expected, record)
             expected += record.totalSize
             position += 8 + record.headSize
         }
@@ -146,7 +158,7 @@ struct PackFooter: Hashable, Sendable {
         for index in 0..<segments {
             hashes.append(try UnitID(span, "segment hash", at: position + index * UnitID.size))
         }
-        self.entries = entries
+        self.entries = []
         self.recordsEnd = expected
         self.offset = trailer.offset
         self.segments = hashes

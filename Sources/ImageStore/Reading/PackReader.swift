@@ -12,7 +12,7 @@ final class PackShelf: Sendable {
     let set: SetHeader
     private let open = Mutex<[String: (handle: any ObjectHandle, turn: UInt64)]>([:])
     private let turn = Atomic<UInt64>(0)
-    private static let most = 48
+    private static let most = 24
 
     init(store: any ObjectStore, set: SetHeader) {
         self.store = store
@@ -57,6 +57,20 @@ struct PackStructure: Sendable {
     static func read(
         _ handle: any ObjectHandle, name: String, id: ObjectID, set: SetHeader, hasher: Hasher256
     ) throws(Fault) -> PackStructure {
+        var entries: [PackFooter.Entry] = []
+        var structure = try scan(handle, name: name, id: id, set: set, hasher: hasher) { offset, record in
+            entries.append(PackFooter.Entry(offset: offset, record: record))
+        }
+        structure.footer.entries = entries
+        return structure
+    }
+
+    /// Reads as ``read(_:name:id:set:hasher:)`` does, but gives the footer's records to `each` one after the other instead
+    /// of listing them. When it throws, what `each` was given must not be used.
+    static func scan(
+        _ handle: any ObjectHandle, name: String, id: ObjectID, set: SetHeader, hasher: Hasher256,
+        _ each: (Int, RecordHeader) -> Void
+    ) throws(Fault) -> PackStructure {
         let header = try self.header(handle, name: name, id: id, set: set)
         let size = handle.size.bytes
         let least = UInt64(PackHeader.size + PackFooter.fixedSize + PackFooter.trailerSize)
@@ -82,7 +96,8 @@ struct PackStructure: Sendable {
                 throw FieldError.invalid(
                     field: "footer hash", at: 0, seen: "another hash", expected: "the one in the trailer")
             }
-            let footer = try unsafe PackFooter(bytes.span.bytes, trailer: trailer, unitSize: set.unitSize)
+            let footer = try unsafe PackFooter(
+                scanning: bytes.span.bytes, trailer: trailer, unitSize: set.unitSize, each)
             return PackStructure(header: header, footer: footer)
         } catch {
             throw damaged(name, at: UInt64(trailer.offset), error)

@@ -58,7 +58,9 @@ struct PackRepair {
         if let check = try ParityCheck.run(pack, id: id, hasher: hasher) {
             if check.beyondRepair.isEmpty { return (.parity(blocks: check.damaged.count), "") }
             let groups = "\(check.beyondRepair.count) of its \(check.layout.groups) groups of blocks"
-            return (nil, "\(groups) have lost more than their \(check.layout.parityPerGroup) parity blocks can replace.")
+            return (
+                nil, "\(groups) have lost more than their \(check.layout.parityPerGroup) parity blocks can replace."
+            )
         }
         guard let (whole, end) = try fromRecords(handle) else {
             return (nil, "No record of it is sound at its beginning. \(noParity)")
@@ -202,7 +204,8 @@ struct PackRepair {
             try copy(position..<max(position, range.lowerBound), upload, buffer) { (part) throws(Fault) in
                 guard try pack.read(part, buffer, at: 0) else {
                     throw Fault(
-                        .storeFailed, what: "A part of the pack that could be read a moment ago cannot be read any more.",
+                        .storeFailed,
+                        what: "A part of the pack that could be read a moment ago cannot be read any more.",
                         place: "\(store.name)/\(name)",
                         remedy: "Copy the set to another medium as far as it can be read, and repair the copy.")
                 }

@@ -200,7 +200,8 @@ public struct SetRepair {
             names.insert(object.name)
         }
         let copies = ObjectName.copies + "/"
-        for object in try store.list(ObjectName.copy(of: folder)) where ObjectName.id(object.name, suffix: suffix) != nil {
+        for object in try store.list(ObjectName.copy(of: folder))
+        where ObjectName.id(object.name, suffix: suffix) != nil {
             names.insert(String(object.name.dropFirst(copies.utf8.count)))
         }
         return names.sorted()
@@ -278,7 +279,8 @@ public struct SetRepair {
         for (name, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
             guard let index = report.items.firstIndex(where: { $0.file == name }),
                 case .impossible = report.items[index].outcome,
-                let source = report.items.firstIndex(where: { $0.file == other }), report.items[source].outcome == .planned
+                let source = report.items.firstIndex(where: { $0.file == other }),
+                report.items[source].outcome == .planned
             else { continue }
             report.items[index].source = .copy(other)
             report.items[index].outcome = .planned

@@ -123,7 +123,7 @@ private final class Verifier {
     /// What is known of one pack file, in little memory.
     private final class PackFile: Sendable {
         let name: String
-        let handle: any ObjectHandle
+        let id: ObjectID
         let isData: Bool
         /// Offsets of the records, rising.
         let offsets: [UInt32]
@@ -141,13 +141,13 @@ private final class Verifier {
         let segments: [UnitID]
 
         init(
-            name: String, handle: any ObjectHandle, isData: Bool, offsets: [UInt32], firsts: [UInt32], marks: [UInt32],
+            name: String, id: ObjectID, isData: Bool, offsets: [UInt32], firsts: [UInt32], marks: [UInt32],
             end: Int, footer: Int, gaps: [Range<Int>], segments: [UnitID]
         ) {
             self.segments = segments
             self.footer = footer
             self.name = name
-            self.handle = handle
+            self.id = id
             self.isData = isData
             self.offsets = offsets
             self.firsts = firsts
@@ -155,6 +155,8 @@ private final class Verifier {
             self.end = end
             self.gaps = gaps
         }
+
+        var isCopy: Bool { name.hasPrefix(ObjectName.copies + "/") }
 
         /// Index of the record at `offset`.
         func record(_ offset: Int) -> Int? {
@@ -233,7 +235,7 @@ private final class Verifier {
             }
             for entry in structure.footer.entries { add(entry.offset, entry.record) }
             return PackFile(
-                name: name, handle: handle, isData: structure.header.kind == .data, offsets: offsets, firsts: firsts,
+                name: name, id: id, isData: structure.header.kind == .data, offsets: offsets, firsts: firsts,
                 marks: marks, end: structure.footer.recordsEnd, footer: structure.footer.offset, gaps: [],
                 segments: structure.footer.segments)
         } catch {
@@ -263,7 +265,7 @@ private final class Verifier {
             damage(name, error)
         }
         return PackFile(
-            name: name, handle: handle, isData: isData, offsets: offsets, firsts: firsts, marks: marks, end: end,
+            name: name, id: id, isData: isData, offsets: offsets, firsts: firsts, marks: marks, end: end,
             footer: end, gaps: gaps, segments: [])
     }
 
@@ -327,6 +329,8 @@ private final class Verifier {
         let all = ByteCount(work.reduce(0) { $0 + UInt64($1.end - $1.start) })
         let shared = Shared()
         let (set, keys, unitSize) = (reader.set, reader.keys, reader.set.unitSize)
+        // Only a few packs are open at a time, however many there are.
+        let shelf = reader.shelf
         let events = self.events
         try Workers.run(min(max(1, threads), max(1, work.count))) { (_, stop) throws(Fault) in
             let decoder = try RecordDecoder(set, keys)
@@ -335,7 +339,7 @@ private final class Verifier {
                 try Interruption.check()
                 let number = shared.next.add(1, ordering: .relaxed).oldValue
                 guard number < work.count else { return }
-                try Verifier.read(work[number], decoder, buffer, shared, unitSize)
+                try Verifier.read(work[number], shelf, decoder, buffer, shared, unitSize)
                 let read = ByteCount(shared.read.load(ordering: .relaxed))
                 events?(.progress(Progress(phase: "verifying", done: read, total: all)))
             }
@@ -356,7 +360,8 @@ private final class Verifier {
     }
 
     private static func read(
-        _ task: Task, _ decoder: RecordDecoder, _ buffer: ByteBuffer, _ shared: Shared, _ unitSize: Int
+        _ task: Task, _ shelf: PackShelf, _ decoder: RecordDecoder, _ buffer: ByteBuffer, _ shared: Shared,
+        _ unitSize: Int
     ) throws(Fault) {
         let file = task.file
         let count = task.end - task.start
@@ -367,7 +372,7 @@ private final class Verifier {
             return
         }
         do throws(Fault) {
-            try file.handle.read(at: UInt64(task.start), count, into: buffer)
+            try shelf.pack(file.id, copy: file.isCopy).read(at: UInt64(task.start), count, into: buffer)
         } catch {
             guard task.segment != nil else {
                 shared.note(
@@ -380,11 +385,14 @@ private final class Verifier {
                 try read(
                     Task(
                         file: file, start: start, end: start + file.length(record), records: record..<record + 1,
-                        segment: nil), decoder, buffer, shared, unitSize)
+                        segment: nil), shelf, decoder, buffer, shared, unitSize)
             }
             let parity = max(task.start, file.end)..<max(task.start, file.end, task.end)
-            if (try? file.handle.read(at: UInt64(parity.lowerBound), parity.count, into: buffer)) == nil {
-                shared.note(Found(file: file.name, range: parity, what: "The parity here cannot be read: \(error.what)"))
+            if (try? shelf.pack(file.id, copy: file.isCopy).read(
+                at: UInt64(parity.lowerBound), parity.count, into: buffer)) == nil
+            {
+                shared.note(
+                    Found(file: file.name, range: parity, what: "The parity here cannot be read: \(error.what)"))
             }
             return
         }
@@ -515,6 +523,12 @@ private final class Verifier {
             zip(run.ids, marks).allSatisfy({ UInt32(truncatingIfNeeded: $0.b) == $1 })
         else {
             return damage(name, run.place.offset, "The record holds other units than a recovery point refers to.")
+        }
+        // Without the footer the end of a record is not told by where the next one begins.
+        guard !file.gaps.isEmpty || run.place.length == file.length(record) else {
+            return damage(
+                name, run.place.offset,
+                "The record has \(file.length(record)) bytes; a recovery point refers to \(run.place.length).")
         }
         return nil
     }

@@ -44,14 +44,16 @@ extension SetWriter {
         for id in try reader.ids() {
             let first = ObjectName.point(id)
             let second = ObjectName.copy(of: first)
-            let has = (try store.open(first) != nil, try store.open(second) != nil)
+            // A file that cannot even be opened is not missing; it is what `verify` reports.
+            guard let has = try? (store.open(first) != nil, store.open(second) != nil) else { continue }
             guard has.0 != has.1 else { continue }
             let (sound, missing) = has.0 ? (first, second) : (second, first)
             // A damaged file is not copied; it is what `verify` reports.
-            guard (try? reader.read(id, sound)) != nil, let handle = try store.open(sound) else { continue }
+            guard (try? reader.read(id, sound)) != nil, let handle = try? store.open(sound) else { continue }
             let size = PointFile.headerSize + PointFile.maximumBody
             guard let count = handle.size.int, count <= size else { continue }
-            try store.put(missing, try handle.bytes(at: .zero, count: count))
+            guard let bytes = try? handle.bytes(at: .zero, count: count) else { continue }
+            try store.put(missing, bytes)
         }
     }
 }

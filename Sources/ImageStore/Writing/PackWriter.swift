@@ -24,8 +24,10 @@ final class PackWriter: Sendable {
     private let limit: Int
     /// Write each pack twice, the second under ``ObjectName/copy(of:)``.
     private let twice: Bool
-    private let register: @Sendable (ObjectID) -> UInt32
+    private let packs: PackTable
     private let state = Mutex(State())
+    /// Packs that are not sealed yet, by number.
+    private let live = Mutex<[UInt32: OpenPack]>([:])
 
     private struct State {
         var pack: OpenPack?
@@ -36,15 +38,14 @@ final class PackWriter: Sendable {
     }
 
     init(
-        store: any ObjectStore, set: SetHeader, kind: PackHeader.Kind, limit: Int, twice: Bool,
-        register: @escaping @Sendable (ObjectID) -> UInt32
+        store: any ObjectStore, set: SetHeader, kind: PackHeader.Kind, limit: Int, twice: Bool, packs: PackTable
     ) {
         self.store = store
         self.set = set
         self.kind = kind
         self.limit = limit
         self.twice = twice
-        self.register = register
+        self.packs = packs
     }
 
     /// A pack being written.
@@ -58,6 +59,10 @@ final class PackWriter: Sendable {
             var length = 0
             var records = 0
             var entries: [UInt8] = []
+            /// Offset / 16 and size / 16 of each record, and where its entry begins.
+            var offsets: [UInt32] = []
+            var lengths: [UInt32] = []
+            var positions: [UInt32] = []
             var segments: [UnitID?] = []
             /// Pieces handed to threads and not yet written.
             var pending = 0
@@ -90,7 +95,7 @@ final class PackWriter: Sendable {
         var pieces: [Piece] = []
         var closing: OpenPack?
         let place = try state.withLock { (state: inout State) throws(Fault) -> (UInt32, ObjectID, Int) in
-            if let pack = state.pack, pack.parts.withLock({ sealedSize($0, total, head.count) > limit }) {
+            if let pack = state.pack, pack.parts.withLock({ isFull($0, total, head.count) }) {
                 closing = pack
                 flush(&state, into: &pieces)
                 state.pack = nil
@@ -105,6 +110,9 @@ final class PackWriter: Sendable {
                 unsafe header.withUnsafeBytes { unsafe copy($0, &state, pack, &pieces) }
             }
             let offset = pack.parts.withLock { parts in
+                parts.offsets.append(UInt32(truncatingIfNeeded: parts.length / RecordHeader.alignment))
+                parts.lengths.append(UInt32(truncatingIfNeeded: total / RecordHeader.alignment))
+                parts.positions.append(UInt32(truncatingIfNeeded: parts.entries.count))
                 parts.entries += PackFooter.entry(offset: parts.length, head: head)
                 parts.records += 1
                 return parts.length
@@ -120,22 +128,27 @@ final class PackWriter: Sendable {
         return place
     }
 
-    /// Size of the sealed pack once one more record of `total` bytes with a head of `head` bytes is in.
-    private func sealedSize(_ parts: OpenPack.Parts, _ total: Int, _ head: Int) -> Int {
+    /// Whether one more record of `total` bytes, with a head of `head` bytes, does not fit: into the pack, or into a footer
+    /// of the size that is written.
+    private func isFull(_ parts: OpenPack.Parts, _ total: Int, _ head: Int) -> Bool {
         var end = parts.length + total
         if set.parity > 0 {
-            guard let layout = ParityLayout(bodyLength: end, percent: Int(set.parity)) else { return .max }
+            guard let layout = ParityLayout(bodyLength: end, percent: Int(set.parity)) else { return true }
             end = layout.end
         }
-        return end + PackFooter.fixedSize + PackFooter.trailerSize + parts.entries.count + 8 + head
+        let footer =
+            PackFooter.fixedSize + PackFooter.trailerSize + parts.entries.count + 8 + head
             + (end / PackFooter.segmentSize + 1) * UnitID.size
+        return end + footer > limit || footer > PackFooter.largestWritten
     }
 
     private func open() throws(Fault) -> OpenPack {
         let id = ObjectID.random()
         var uploads = [try store.upload()]
         if twice { uploads.append(try store.upload()) }
-        return OpenPack(id: id, number: register(id), uploads: uploads)
+        let pack = OpenPack(id: id, number: packs.add(id, nil), uploads: uploads)
+        live.withLock { $0[pack.number] = pack }
+        return pack
     }
 
     private func copy(
@@ -215,6 +228,26 @@ final class PackWriter: Sendable {
             reference: PackReference(id: pack.id, size: UInt64(end + footer.count), footer: digest),
             segments: segments, footerOffset: end)
         state.withLock { $0.sealed.append(sealed) }
+        // From here on whoever asks what is in the pack reads its footer.
+        packs.set(pack.number, sealed.reference)
+        live.withLock { $0[pack.number] = nil }
+    }
+
+    /// The id of a unit, and its record's size, in a pack that is being written; `nil` when there is none in such a pack.
+    func unit(_ candidate: UnitCandidate) -> (id: UnitID, length: Int)? {
+        guard let pack = live.withLock({ $0[candidate.pack] }) else { return nil }
+        return pack.parts.withLock { parts in
+            guard let record = parts.offsets.position(of: candidate.packed >> 4) else { return nil }
+            // The entry: 8 bytes of offset, then the record's head, which ends with the ids.
+            let start = Int(parts.positions[record])
+            let end = record + 1 < parts.positions.count ? Int(parts.positions[record + 1]) : parts.entries.count
+            let ids = start + 8 + RecordHeader.fixedSize
+            guard candidate.index < (end - ids) / UnitID.size,
+                let id = try? unsafe UnitID(
+                    parts.entries.span.bytes, "unit id", at: ids + candidate.index * UnitID.size)
+            else { return nil }
+            return (id, Int(parts.lengths[record]) * RecordHeader.alignment)
+        }
     }
 
     /// Adds the parity section where the set asks for it, and the hashes of the segments it lies in. Returns where the

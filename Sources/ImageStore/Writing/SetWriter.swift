@@ -26,7 +26,8 @@ public final class SetWriter: Sendable {
         public var compression: Compression
         /// Size no pack exceeds: 1 MiB ... 4 GiB − 1; the store may allow less.
         public var packSize: ByteCount
-        /// Memory for the ids of what the set holds. Past it deduplication degrades.
+        /// Memory for the table of what the set holds: 16 bytes a unit, at most four fifths in use. Past it deduplication
+        /// degrades.
         public var indexMemory: ByteCount
         /// Unit size of a set that is made now: 64 KiB or 16 KiB. A set that exists keeps its own.
         public var unitSize: ByteCount
@@ -36,6 +37,8 @@ public final class SetWriter: Sendable {
         public var encryption: NewEncryption?
         /// Parity that is added to each pack of a set that is made now: 0 ... 50 percent.
         public var parity = 0
+        /// How many bits of an id the table keeps; tests keep few, so that they collide.
+        var prefixBits = 64
 
         /// The defaults: Zstandard level 1, packs of 1 GiB, 256 MiB of index, units of 64 KiB.
         public init(
@@ -57,6 +60,8 @@ public final class SetWriter: Sendable {
     public struct Statistics: Hashable, Sendable {
         /// Used bytes given to the writer.
         public var read = ByteCount.zero
+        /// Used bytes that were taken over from an earlier point without being read.
+        public var skipped = ByteCount.zero
         /// Bytes of units that hold only zeros, or no used byte; never stored.
         public var zero = ByteCount.zero
         /// Bytes of units that were new to the set.
@@ -73,10 +78,11 @@ public final class SetWriter: Sendable {
     let session = WriteSession()
     let index: UnitIndex
     let data: PackWriter
-    private let lists: PackWriter
-    private let pages: UnitIndex
+    let lists: PackWriter
+    let pages: UnitIndex
+    let packs: PackTable
+    let contents: ContentsShelf
     private let store: any ObjectStore
-    private let packs: PackTable
     private let state = Mutex(State())
     private let statisticsState = Mutex(Statistics())
     private let failed = Mutex<Fault?>(nil)
@@ -86,6 +92,7 @@ public final class SetWriter: Sendable {
         /// Packs the point refers to, by number.
         var referenced: Set<UInt32> = []
         var committed = false
+        var findings: [Finding] = []
     }
 
     /// Opens the set in `store` for a new point, or makes a set there when the place is empty or missing.
@@ -147,10 +154,11 @@ public final class SetWriter: Sendable {
         let memory = options.indexMemory.int ?? 256 << 20
         let packs = PackTable()
         self.packs = packs
-        index = UnitIndex(memory: memory)
-        pages = UnitIndex(memory: memory / 16)
-        data = PackWriter(store: store, set: set, kind: .data, limit: limit, twice: false) { packs.add($0, nil) }
-        lists = PackWriter(store: store, set: set, kind: .lists, limit: limit, twice: true) { packs.add($0, nil) }
+        index = UnitIndex(memory: memory, prefixBits: options.prefixBits)
+        pages = UnitIndex(memory: memory / 16, prefixBits: options.prefixBits)
+        contents = ContentsShelf(store: store, set: set)
+        data = PackWriter(store: store, set: set, kind: .data, limit: limit, twice: false, packs: packs)
+        lists = PackWriter(store: store, set: set, kind: .lists, limit: limit, twice: true, packs: packs)
         for finding in try SetWriter.load(store, set, packs, index, pages) { events(.finding(finding)) }
         try SetWriter.mendPoints(store, keys)
         try takeOver(events)
@@ -162,8 +170,22 @@ public final class SetWriter: Sendable {
     /// What was done so far.
     public var statistics: Statistics { statisticsState.withLock { $0 } }
 
+    /// What was noticed since the set was opened: packs that can no longer be read, a look-up table that is full.
+    public var findings: [Finding] {
+        state.withLock { $0.findings }
+            + (index.isFull || pages.isFull ? [SetWriter.indexFull(options.indexMemory)] : [])
+    }
+
+    /// A reader of the set that is written to.
+    public func reader() throws(Fault) -> SetReader { try SetReader(store) { (_) in keys } }
+
     /// Adds a stream to the point. Throws `unsupported` for a description that cannot be stored.
-    public func beginStream(_ description: StreamDescription) throws(Fault) -> StreamWriter {
+    ///
+    /// - Parameter parent: a stream of an earlier point of this set, of the same volume as far as is known. What has not
+    ///   changed is then found without a look-up. A wrong choice costs time, nothing else.
+    public func beginStream(
+        _ description: StreamDescription, parent: PointStream? = nil
+    ) throws(Fault) -> StreamWriter {
         guard description.length <= PointFile.maximumLength, description.extent.start <= PointFile.maximumLength,
             description.used.end <= description.length, description.disk >= 0, description.disk < 65_536
         else {
@@ -179,7 +201,13 @@ public final class SetWriter: Sendable {
         description.used = SetWriter.coarser(
             description.used, runs: min(RunList.maximum, max(1, (PointFile.maximumUsedRuns - used) / 2)),
             description.length)
-        let stream = StreamWriter(description, writer: self)
+        var compared: ParentStream?
+        if let parent {
+            compared = try ParentStream(parent, for: description, set: set, packs: packs) { [weak self] in
+                self?.note($0)
+            }
+        }
+        let stream = StreamWriter(description, writer: self, parent: compared)
         return try state.withLock { (state: inout State) throws(Fault) -> StreamWriter in
             guard state.streams.count < PointFile.maximumStreams else {
                 throw Fault(
@@ -228,7 +256,6 @@ public final class SetWriter: Sendable {
                 guard stream.description.disk < facts.disks.count else { throw SetWriter.misuse }
             }
             let finished = try data.finish(hasher) + lists.finish(hasher)
-            for pack in finished { packs.set(pack.number, pack.reference) }
             if readBack {
                 do throws(Fault) {
                     try self.readBack(finished, threads: threads, events: events)
@@ -245,7 +272,13 @@ public final class SetWriter: Sendable {
                 Hasher256(keys), RecordSealer(set, keys, session, options.compression))
             // This makes the point exist; its second copy follows.
             try store.put(ObjectName.point(id), bytes)
-            try store.put(ObjectName.copy(of: ObjectName.point(id)), bytes)
+            do throws(Fault) {
+                try store.put(ObjectName.copy(of: ObjectName.point(id)), bytes)
+            } catch {
+                // The point exists and is complete: whoever was told otherwise would be told wrong.
+                note(SetWriter.noSecondCopy(error, "\(store.name)/\(ObjectName.copy(of: ObjectName.point(id)))"))
+            }
+            for finding in findings { events?(.finding(finding)) }
             return file.summary(id)
         } catch {
             markFailed(error)
@@ -277,9 +310,13 @@ public final class SetWriter: Sendable {
     /// Notes the first fault; the writer is of no more use.
     func markFailed(_ fault: Fault) { failed.withLock { if $0 == nil { $0 = fault } } }
 
-    func count(read: UInt64, zero: UInt64, new: UInt64, shared: UInt64, stored: UInt64) {
+    /// Notes what is worth telling and does not end the backup.
+    func note(_ finding: Finding) { state.withLock { $0.findings.append(finding) } }
+
+    func count(read: UInt64, skipped: UInt64, zero: UInt64, new: UInt64, shared: UInt64, stored: UInt64) {
         statisticsState.withLock { sums in
             sums.read += ByteCount(read)
+            sums.skipped += ByteCount(skipped)
             sums.zero += ByteCount(zero)
             sums.new += ByteCount(new)
             sums.shared += ByteCount(shared)
@@ -287,8 +324,11 @@ public final class SetWriter: Sendable {
         }
     }
 
-    /// Stores a page, unless the set holds the same one already; `nil` when nothing in it is stored.
-    func store(page units: [StoredUnit?], worker: UnitWorker) throws(Fault) -> PageReference? {
+    /// Stores a page, unless the set holds the same one already; `nil` when nothing in it is stored. `before` is the page
+    /// of the stream's parent at the same place.
+    func store(
+        page units: [StoredUnit?], before: PageReference?, worker: UnitWorker
+    ) throws(Fault) -> PageReference? {
         var runs: [PageRun] = []
         var last: UnitPlace?
         var used: Set<UInt32> = []
@@ -315,7 +355,12 @@ public final class SetWriter: Sendable {
         guard !runs.isEmpty else { return nil }
         let bytes = Page.bytes(units: units.count, runs: runs)
         let hash = try worker.hasher.id(bytes)
-        var place = pages.find(hash)
+        var place: UnitPlace?
+        if let before, before.hash == hash, let pack = packs.number(of: before.place.pack) {
+            place = UnitPlace(pack: pack, offset: before.place.offset, length: before.place.length, index: 0)
+        } else {
+            place = try pagePlace(of: hash)
+        }
         if place == nil {
             let new = try unsafe bytes.withRawBytes { pointer throws(Fault) in
                 try unsafe worker.sealer.record(.page, ids: [hash], pointer) { (record, payload) throws(Fault) in
@@ -323,7 +368,7 @@ public final class SetWriter: Sendable {
                     return UnitPlace(pack: put.number, offset: put.offset, length: record.totalSize, index: 0)
                 }
             }
-            pages.insert([(hash, new)])
+            pages.insert(hash, pack: new.pack, offset: new.offset, index: 0)
             place = new
         }
         guard let place else { return nil }
@@ -335,24 +380,8 @@ public final class SetWriter: Sendable {
 
     // MARK: - Opening
 
-    /// Packs by number, the form in which the index holds them.
-    final class PackTable: Sendable {
-        private let table = Mutex<[(id: ObjectID, reference: PackReference?)]>([])
-        func add(_ id: ObjectID, _ reference: PackReference?) -> UInt32 {
-            table.withLock { table in
-                table.append((id, reference))
-                return UInt32(truncatingIfNeeded: table.count - 1)
-            }
-        }
-        func set(_ number: UInt32, _ reference: PackReference) {
-            table.withLock { $0[Int(number)].reference = reference }
-        }
-        func id(_ number: UInt32) -> ObjectID { table.withLock { $0[Int(number)].id } }
-        func reference(_ number: UInt32) -> PackReference? { table.withLock { $0[Int(number)].reference } }
-    }
-
-    /// Reads the footers of all packs. A pack whose structure is damaged is not built upon: what it holds is stored
-    /// again, which heals the set for new points.
+    /// Reads the footers of all packs. A pack whose structure is damaged or cannot be read is not built upon: what it holds
+    /// is stored again, which heals the set for new points.
     private static func load(
         _ store: any ObjectStore, _ set: SetHeader, _ packs: PackTable, _ index: UnitIndex, _ pages: UnitIndex
     ) throws(Fault) -> [Finding] {
@@ -363,33 +392,24 @@ public final class SetWriter: Sendable {
             guard let id = ObjectName.id(object.name, suffix: ".pack") else { continue }
             do throws(Fault) {
                 guard let handle = try store.open(object.name) else { continue }
-                let pack = try PackStructure.read(
-                    handle, name: "\(store.name)/\(object.name)", id: id, set: set, hasher: hasher)
+                // A footer whose hash is wrong is found out before its first record is looked at.
+                let number = packs.add(id, nil)
+                let pack = try PackStructure.scan(
+                    handle, name: "\(store.name)/\(object.name)", id: id, set: set, hasher: hasher
+                ) { offset, record in
+                    let table = record.kind == .frame ? index : pages
+                    for (unit, id) in record.ids.enumerated() {
+                        table.insert(id, pack: number, offset: offset, index: unit)
+                    }
+                }
                 let reference = PackReference(id: id, size: handle.size.bytes, footer: pack.footer.digest)
                 if pack.header.kind == .lists, !copies.contains(ObjectName.copy(of: object.name)) {
                     try mendPack(store, object.name, handle, pack.footer, hasher)
                 }
-                let number = packs.add(id, reference)
-                for entry in pack.footer.entries {
-                    let places = entry.record.ids.enumerated().map { unit in
-                        (
-                            unit.element,
-                            UnitPlace(
-                                pack: number, offset: entry.offset, length: entry.record.totalSize, index: unit.offset)
-                        )
-                    }
-                    switch entry.record.kind {
-                    case .frame: index.insert(places)
-                    case .page: pages.insert(places)
-                    }
-                }
+                packs.set(number, reference)
             } catch {
-                guard error.code == .setDamaged else { throw error }
-                findings.append(
-                    Finding(
-                        .warning, "set.damaged-pack",
-                        what: "A pack of the set is damaged (\(error.what)) What it holds is stored again.",
-                        place: error.place))
+                guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+                findings.append(notBuiltUpon(error))
             }
         }
         return findings
@@ -429,20 +449,20 @@ public final class SetWriter: Sendable {
         while let item = try scanner.next() {
             try Interruption.check()
             guard case .record(let offset, let record) = item, record.kind == .frame,
-                record.ids.contains(where: { index.find($0) == nil })
+                try isAnyNew(record.ids)
             else { continue }
             let payload = unsafe scanner.payload(record, at: offset)
             guard try unsafe decoder.isSound(record, payload) else { continue }
             let place = try unsafe data.append(record, payload, hasher: decoder.hasher)
-            index.insert(
-                record.ids.enumerated().map { unit in
-                    (
-                        unit.element,
-                        UnitPlace(
-                            pack: place.number, offset: place.offset, length: record.totalSize, index: unit.offset)
-                    )
-                })
+            for (unit, id) in record.ids.enumerated() {
+                index.insert(id, pack: place.number, offset: place.offset, index: unit)
+            }
         }
+    }
+
+    private func isAnyNew(_ ids: [UnitID]) throws(Fault) -> Bool {
+        for id in ids where try place(of: id) == nil { return true }
+        return false
     }
 
     // MARK: - Committing
@@ -467,8 +487,7 @@ public final class SetWriter: Sendable {
     }
 
     private func nextNumber() throws(Fault) -> UInt64 {
-        let reader = try SetReader(store) { (_) in keys }
-        return (try reader.points().points.map { $0.number }.max() ?? 0) + 1
+        return (try reader().points().points.map { $0.number }.max() ?? 0) + 1
     }
 
     private func remove(_ finished: [PackWriter.Sealed]) {
@@ -481,19 +500,23 @@ public final class SetWriter: Sendable {
     /// Reads what was written from the medium and compares it with the hashes made before writing.
     private func readBack(_ finished: [PackWriter.Sealed], threads: Int, events: EventHandler?) throws(Fault) {
         struct Task {
-            var handle: any ObjectHandle
+            var id: ObjectID
+            var isCopy: Bool
             var name: String
             var offset: UInt64
             var count: Int
             var hash: UnitID
         }
+        // A run may write hundreds of packs: only a few are open at a time.
+        let shelf = PackShelf(store: store, set: set)
         var tasks: [Task] = []
         var total: UInt64 = 0
         for pack in finished {
             let name = ObjectName.pack(pack.reference.id)
             // Lists are written twice.
             let known = try store.open(ObjectName.copy(of: name)) == nil ? [name] : [name, ObjectName.copy(of: name)]
-            for name in known {
+            for (index, name) in known.enumerated() {
+                let isCopy = index > 0
                 guard let handle = try store.open(name), handle.size.bytes == pack.reference.size else {
                     throw store.notKept(name)
                 }
@@ -510,7 +533,10 @@ public final class SetWriter: Sendable {
                 for (index, hash) in pack.segments.enumerated() {
                     let offset = index * PackFooter.segmentSize
                     let count = min(PackFooter.segmentSize, pack.footerOffset - offset)
-                    tasks.append(Task(handle: handle, name: name, offset: UInt64(offset), count: count, hash: hash))
+                    tasks.append(
+                        Task(
+                            id: pack.reference.id, isCopy: isCopy, name: name, offset: UInt64(offset), count: count,
+                            hash: hash))
                     total += UInt64(count)
                 }
             }
@@ -527,7 +553,7 @@ public final class SetWriter: Sendable {
                 let number = share.next.add(1, ordering: .relaxed).oldValue
                 guard number < work.count else { return }
                 let task = work[number]
-                try task.handle.read(at: task.offset, task.count, into: buffer)
+                try shelf.pack(task.id, copy: task.isCopy).read(at: task.offset, task.count, into: buffer)
                 guard try unsafe hasher.hash(buffer.bytes(0..<task.count)) == task.hash else {
                     throw store.notKept(task.name)
                 }

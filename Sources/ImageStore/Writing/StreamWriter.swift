@@ -12,6 +12,18 @@ public struct StreamPiece: Hashable, Sendable {
     /// The bytes in it that matter, counted from the stream's start; not empty. Whatever else lies in the piece need
     /// not be read.
     public let used: ExtentList
+    /// What of `used` has to be read: all of it, unless ``UnitWorker/takeOver(_:of:)`` took units over unread.
+    public internal(set) var toRead: ExtentList
+    /// Units taken over unread, one bit for each unit of the piece.
+    var skipped: UInt32 = 0
+    /// Those of them that are not zero.
+    var adopted: [StoredUnit] = []
+
+    init(extent: Extent, used: ExtentList) {
+        self.extent = extent
+        self.used = used
+        self.toRead = used
+    }
 }
 
 /// One stream of a recovery point being made. Several threads may take pieces from it.
@@ -21,6 +33,8 @@ public final class StreamWriter: Sendable {
     public let description: StreamDescription
 
     let writer: SetWriter
+    /// What it is compared with first.
+    let parent: ParentStream?
     private let unitSize: UInt64
     private let frame: ByteCount
     private let state: Mutex<State>
@@ -30,6 +44,8 @@ public final class StreamWriter: Sendable {
         var pages: [UInt64: OpenPage] = [:]
         var finished: [(number: UInt64, reference: PageReference)] = []
         var unreadable = ExtentList()
+        var trusted = ExtentList()
+        var parents: [UInt64: ParentPage] = [:]
         var pending = 0
     }
 
@@ -39,7 +55,8 @@ public final class StreamWriter: Sendable {
         var units: [StoredUnit?]
     }
 
-    init(_ description: StreamDescription, writer: SetWriter) {
+    init(_ description: StreamDescription, writer: SetWriter, parent: ParentStream?) {
+        self.parent = parent
         self.description = description
         self.writer = writer
         self.unitSize = UInt64(writer.set.unitSize)
@@ -75,6 +92,29 @@ public final class StreamWriter: Sendable {
         }
     }
 
+    /// Whether the parent given to ``SetWriter/beginStream(_:parent:)`` can be compared with.
+    public var hasParent: Bool { parent != nil }
+
+    /// Says which bytes of the stream are as they were when the parent was made, told by something else than their
+    /// content: ``UnitWorker/takeOver(_:of:)`` then takes over what lies in them. To be called before the first piece is
+    /// taken; without a parent it has no effect.
+    public func trust(_ unchanged: ExtentList) { state.withLock { $0.trusted = unchanged } }
+
+    /// What of `window` need not be read.
+    func trusted(_ window: Extent) -> ExtentList { state.withLock { $0.trusted.intersection(window) } }
+
+    /// What the parent lists for the page of `piece`; kept until the page is complete.
+    func parentPage(_ piece: StreamPiece) -> ParentPage? {
+        guard let parent else { return nil }
+        let number = piece.extent.start.bytes / writer.set.pageSpan
+        return state.withLock { state in
+            if let page = state.parents[number] { return page }
+            let page = ParentPage(parent, number: number)
+            state.parents[number] = page
+            return page
+        }
+    }
+
     private func window(_ offset: ByteCount) -> Extent {
         let start = offset.roundedDown(to: frame)
         return Extent(from: start, to: min(start.adding(frame) ?? description.length, description.length))
@@ -84,7 +124,7 @@ public final class StreamWriter: Sendable {
     func finish(_ piece: StreamPiece, _ units: [StoredUnit], worker: UnitWorker) throws(Fault) {
         let span = writer.set.pageSpan
         let number = piece.extent.start.bytes / span
-        let complete: OpenPage? = state.withLock { state in
+        let (complete, before): (OpenPage?, PageReference?) = state.withLock { state in
             var page =
                 state.pages.removeValue(forKey: number)
                 ?? OpenPage(pieces: pieceCount(number), units: Array(repeating: nil, count: unitCount(number)))
@@ -94,12 +134,12 @@ public final class StreamWriter: Sendable {
             state.pending -= 1
             if page.pieces > 0 {
                 state.pages[number] = page
-                return nil
+                return (nil, nil)
             }
-            return page
+            return (page, state.parents.removeValue(forKey: number)?.reference)
         }
         guard let complete else { return }
-        if let reference = try writer.store(page: complete.units, worker: worker) {
+        if let reference = try writer.store(page: complete.units, before: before, worker: worker) {
             state.withLock { $0.finished.append((number, reference)) }
         }
     }
@@ -146,7 +186,7 @@ public final class StreamWriter: Sendable {
 }
 
 /// A unit that is in the set.
-struct StoredUnit: Sendable {
+struct StoredUnit: Hashable, Sendable {
     /// Its number in the stream.
     var number: UInt64
     var id: UnitID

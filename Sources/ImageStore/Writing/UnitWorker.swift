@@ -9,7 +9,7 @@ import Glibc
 /// shared between threads.
 public final class UnitWorker {
     let hasher: Hasher256
-    private let writer: SetWriter
+    let writer: SetWriter
     let sealer: RecordSealer
     private let gathered: ByteBuffer
 
@@ -31,7 +31,7 @@ public final class UnitWorker {
         }
         try writer.requireHealthy()
         do {
-            let units = try store(piece, &bytes)
+            let units = try store(piece, stream, &bytes)
             try stream.finish(piece, units, worker: self)
         } catch {
             writer.markFailed(error)
@@ -39,15 +39,19 @@ public final class UnitWorker {
         }
     }
 
-    private func store(_ piece: StreamPiece, _ bytes: inout MutableRawSpan) throws(Fault) -> [StoredUnit] {
+    private func store(
+        _ piece: StreamPiece, _ stream: StreamWriter, _ bytes: inout MutableRawSpan
+    ) throws(Fault) -> [StoredUnit] {
         let result: Result<[StoredUnit], Fault> = unsafe bytes.withUnsafeMutableBytes { buffer in
-            do throws(Fault) { return .success(try unsafe store(piece, buffer)) } catch { return .failure(error) }
+            do throws(Fault) { return .success(try unsafe store(piece, stream, buffer)) } catch {
+                return .failure(error)
+            }
         }
         return try result.get()
     }
 
     private func store(
-        _ piece: StreamPiece, _ bytes: UnsafeMutableRawBufferPointer
+        _ piece: StreamPiece, _ stream: StreamWriter, _ bytes: UnsafeMutableRawBufferPointer
     ) throws(Fault) -> [StoredUnit] {
         unsafe mask(piece, bytes)
         let unitSize = writer.set.unitSize
@@ -57,8 +61,14 @@ public final class UnitWorker {
         var ids: [UnitID] = []
         var ranges: [Range<Int>] = []
         var start = 0
+        var untouched = 0
         while start < bytes.count {
             let range = start..<min(start + unitSize, bytes.count)
+            if piece.skipped & 1 << UInt32(start / unitSize) != 0 {
+                untouched += range.count
+                start = range.upperBound
+                continue
+            }
             let unit = unsafe UnsafeRawBufferPointer(rebasing: bytes[range])
             if unsafe !isZero(unit) {
                 ids.append(try unsafe hasher.id(unit))
@@ -67,9 +77,18 @@ public final class UnitWorker {
             start = range.upperBound
         }
 
-        // What is known, what is new, what is new but twice in this very piece.
+        // What is known, what is new, what is new but twice in this very piece. Most of a disk is as it was: what the
+        // parent lists at the same place is compared first, and needs no look-up.
         var places = [UnitPlace?](repeating: nil, count: ids.count)
-        writer.index.find(ids) { places[$0] = $1 }
+        let parent = try stream.parentPage(piece)?.units()
+        for (index, id) in ids.enumerated() {
+            let unit = Int(first % UInt64(SetHeader.pageUnits)) + ranges[index].lowerBound / unitSize
+            if let parent, unit < parent.ids.count, parent.ids[unit] == id, let hint = parent.places[unit] {
+                places[index] = hint
+            } else {
+                places[index] = try writer.place(of: id)
+            }
+        }
         var fresh: [Int] = []
         var twins: [(Int, Int)] = []
         for index in ids.indices where places[index] == nil {
@@ -91,11 +110,12 @@ public final class UnitWorker {
         let twice = twins.reduce(0) { $0 + ranges[$1.0].count }
         let data = ranges.reduce(0) { $0 + $1.count }
         writer.count(
-            read: piece.used.byteCount.bytes, zero: UInt64(bytes.count - data), new: UInt64(new),
-            shared: UInt64(shared + twice), stored: UInt64(stored))
+            read: piece.toRead.byteCount.bytes, skipped: piece.used.byteCount.bytes - piece.toRead.byteCount.bytes,
+            zero: UInt64(bytes.count - untouched - data), new: UInt64(new), shared: UInt64(shared + twice),
+            stored: UInt64(stored))
 
-        var result: [StoredUnit] = []
-        result.reserveCapacity(ids.count)
+        var result = piece.adopted
+        result.reserveCapacity(result.count + ids.count)
         for index in ids.indices {
             guard let place = places[index] else { continue }
             result.append(
@@ -145,13 +165,9 @@ public final class UnitWorker {
             placed(
                 index, UnitPlace(pack: place.number, offset: place.offset, length: record.totalSize, index: index))
         }
-        let entries = ids.indices.map { index in
-            (
-                ids[index],
-                UnitPlace(pack: place.number, offset: place.offset, length: record.totalSize, index: index)
-            )
+        for index in ids.indices {
+            writer.index.insert(ids[index], pack: place.number, offset: place.offset, index: index)
         }
-        writer.index.insert(entries)
         return record.totalSize
     }
 }
