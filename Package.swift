@@ -97,7 +97,7 @@ let package = Package(
             "Imaging",
             [
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "FilesystemMaps",
-                "DiskSurvey", "ImageStore",
+                "DiskSurvey", "ImageStore", "PointDisk",
             ]),
         room("FilesystemResize", ["Findings", "MachineModel", "Tools"]),
         room("RestorePlanning", ["Geometry", "BinaryFields", "Findings", "MachineModel", "PartitionTables"]),

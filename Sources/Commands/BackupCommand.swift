@@ -10,6 +10,7 @@ import Operations
 import Synchronization
 
 extension ReadErrorPolicy: ExpressibleByArgument {}
+extension PointFacts.Comparison: ExpressibleByArgument {}
 extension NewEncryption.Cipher: ExpressibleByArgument {}
 
 /// `relight backup`.
@@ -34,6 +35,14 @@ struct BackupCommand: ParsableCommand {
     var volume: [String] = []
     @Option(help: ArgumentHelp("Compression: fast, default, best, off, or 1 … 19.", valueName: "level"))
     var level = "default"
+    @Option(
+        help: ArgumentHelp(
+            """
+            What is compared with the last point: full reads everything in use; metadata leaves out files of ext \
+            filesystems whose inodes are as they were (recorded in the point; it trusts the clock and cannot see a \
+            change that a crash robbed of its time).
+            """, valueName: "full|metadata"))
+    var compare = PointFacts.Comparison.full
     @Option(help: "An unreadable sector: fail, or skip (recorded, zeros in the image, exit code 3).")
     var onReadError = ReadErrorPolicy.fail
     @Option(help: ArgumentHelp("How often an unreadable sector is tried again, to and fro.", valueName: "n"))
@@ -72,6 +81,7 @@ struct BackupCommand: ParsableCommand {
         request.name = name
         request.volumes = volume
         request.compression = compression
+        request.compare = compare
         request.onReadError = onReadError
         guard (0...1000).contains(readRetries), (0...1_000_000).contains(badPlaceTime),
             (0...10_000_000).contains(badTime)

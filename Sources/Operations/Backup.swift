@@ -26,6 +26,8 @@ public struct BackupRequest: Sendable {
     public var compression = Compression.standard
     /// What to do about unreadable sectors.
     public var onReadError = ReadErrorPolicy.fail
+    /// How what has not changed since the last point is told.
+    public var compare = PointFacts.Comparison.full
     /// How much is done to read a bad place all the same.
     public var effort = ReadEffort()
     /// Whether what was written is read back before the point is sealed.
@@ -140,13 +142,19 @@ public enum Backup {
             store, options: options, keys: request.keys, newKeys: request.newKeys, events: events)
         do {
             let parents = try ParentPoints(writer.reader())
+            let unchanged = UnchangedFiles(events: events)
             noticed += try Imager.image(
                 imaged, into: writer, onReadError: request.onReadError, effort: request.effort, parents: parents,
-                events: events)
+                unchanged: request.compare == .metadata
+                    ? { (disk, volume, parent) throws(Fault) in
+                        try unchanged.bytes(of: volume, on: disk, since: parent)
+                    } : nil, events: events)
+            noticed += unchanged.findings
             let facts = PointFacts(
                 name: request.name, time: time, tool: Program.version,
                 machine: MachineProbe.facts(version: Program.version),
-                disks: imaged.map(describe), findings: noticed)
+                disks: imaged.map(describe), findings: noticed,
+                compare: writer.statistics.skipped > .zero ? .metadata : .full)
             events(.step("sealing the recovery point"))
             let point = try writer.commit(
                 facts, readBack: request.readBack, threads: Workers.processors, events: events)

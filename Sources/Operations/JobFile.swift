@@ -215,7 +215,7 @@ private struct JobOption {
         JobOption(key: "onReadError", kind: .choice(["fail", "skip"])), JobOption(key: "rate", kind: .text),
         JobOption(key: "noVerify", kind: .flag), JobOption(key: "sectorSize", kind: .text),
         JobOption(key: "readRetries", kind: .text), JobOption(key: "badPlaceTime", kind: .text),
-        JobOption(key: "badTime", kind: .text),
+        JobOption(key: "badTime", kind: .text), JobOption(key: "compare", kind: .choice(["full", "metadata"])),
     ]
     static let verify = [
         JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text),

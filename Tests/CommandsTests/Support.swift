@@ -60,11 +60,14 @@ struct Run {
         var shared: UInt64?
         var stored: UInt64?
         var unreadable: UInt64?
+        var skipped: UInt64?
+        var compare: String?
         var points: [Point]?
         var unreadableExtents: [Unreadable]?
 
         enum CodingKeys: String, CodingKey {
-            case schema, code, what, remedy, reasons, findings, point, new, shared, stored, unreadable, points,
+            case schema, code, what, remedy, reasons, findings, point, new, shared, stored, unreadable, skipped,
+                compare, points,
                 unreadableExtents
             case place = "where"
         }
@@ -90,6 +93,8 @@ struct Run {
             shared = try? container.decodeIfPresent(UInt64.self, forKey: .shared)
             stored = try? container.decodeIfPresent(UInt64.self, forKey: .stored)
             unreadable = try? container.decodeIfPresent(UInt64.self, forKey: .unreadable)
+            skipped = try? container.decodeIfPresent(UInt64.self, forKey: .skipped)
+            compare = try? container.decodeIfPresent(String.self, forKey: .compare)
             points = try? container.decodeIfPresent([Point].self, forKey: .points)
             unreadableExtents = try? container.decodeIfPresent([Unreadable].self, forKey: .unreadableExtents)
         }

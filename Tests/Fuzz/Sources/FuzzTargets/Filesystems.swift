@@ -13,6 +13,10 @@ extension FuzzTarget {
     /// ext2, ext3, ext4: the superblock, then libext2fs over descriptors and bitmaps.
     static let ext = FuzzTarget(name: "ext", longest: 40_000, seeds: ExtSeeds.make, mend: ExtSeeds.mend) { input in
         let disk = SparseDisk(input, limit: .mebibytes(64))
+        names(on: disk, .ext4)
+        if case .unchanged(let list, _)? = try? MetadataCompare.compare(disk, with: disk, kind: .ext4, imaged: .max) {
+            promise(list.end <= disk.length, "unchanged bytes lie on the volume")
+        }
         guard let map = try? ExtReader.map(disk, Identity(kind: .ext4, usage: .filesystem)) else { return }
         check(map, on: disk)
         guard map.wholeBecause == nil else { return }
@@ -23,6 +27,7 @@ extension FuzzTarget {
     /// FAT12, FAT16, FAT32.
     static let fat = FuzzTarget(name: "fat", longest: 40_000, seeds: FATSeeds.make) { input in
         let disk = SparseDisk(input, limit: .mebibytes(64))
+        names(on: disk, .fat)
         guard let map = try? FATReader.map(disk, Identity(kind: .fat, usage: .filesystem)) else { return }
         check(map, on: disk)
         promise(
@@ -35,6 +40,24 @@ extension FuzzTarget {
         guard let map = try? SwapReader.map(disk, Identity(kind: .swap)) else { return }
         check(map, on: disk)
         promise(map.wholeBecause != nil || map.used.end <= .kibibytes(64), "only the header is used")
+    }
+
+    /// What is told of lost places: bounded, and safe to print.
+    static func names(on disk: any BlockSource, _ kind: ContentKind) {
+        var limits = FileNames.Limits()
+        limits.names = 10
+        limits.steps = 20_000
+        let step = max(4096, disk.length.bytes / 16)
+        let lost = ExtentList(
+            stride(from: 0, to: disk.length.bytes, by: UInt64.Stride(step)).map {
+                Extent(from: ByteCount($0), to: ByteCount(min(disk.length.bytes, $0 + 2048)))
+            })
+        guard let found = try? FileNames.at(lost, of: disk, kind: kind, limits: limits) else { return }
+        keep(found)
+        promise(found.items.count <= 31, "no more is named than was asked for")
+        promise(
+            found.items.allSatisfy { item in item.name.unicodeScalars.allSatisfy { $0.value >= 32 } },
+            "names are safe to print")
     }
 
     /// What every map promises.
