@@ -21,6 +21,7 @@ struct FilesystemReader: Sendable {
         FilesystemReader(kinds: [.ext2, .ext3, .ext4, ContentKind(rawValue: "ext4dev")], read: ExtReader.map),
         FilesystemReader(kinds: [.fat], read: FATReader.map),
         FilesystemReader(kinds: [.ntfs], read: NTFSReader.map, recognise: NTFSReader.recognise),
+        FilesystemReader(kinds: [.xfs], read: XFSReader.map, recognise: XFSReader.recognise),
         FilesystemReader(kinds: [.swap, ContentKind(rawValue: "swsuspend")], read: SwapReader.map),
     ]
 }

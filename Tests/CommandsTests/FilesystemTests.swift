@@ -68,4 +68,36 @@ struct FilesystemTests {
             diff -r out-p out-t
             """)
     }
+
+    static let canMountXFS: Bool = {
+        guard Samples.areLoopsAvailable, Tool("mkfs.xfs", package: "xfsprogs").path != nil,
+            let scratch = try? Scratch()
+        else { return false }
+        return
+            (try? scratch.sh("truncate -s 320M p; mkfs.xfs -q p; mkdir m; mount -o loop p m; umount m")) != nil
+    }()
+
+    @Test(.enabled(if: canMountXFS, "xfsprogs, loop devices and XFS in the kernel are needed"))
+    func xfsComesBackWithAllItsFiles() throws {
+        let samples = try Samples.get()
+        let scratch = try Scratch()
+        try scratch.sh(
+            """
+            truncate -s 320M d.img; mkfs.xfs -q -L data d.img; mkdir mnt
+            mount -o loop d.img mnt; cp -a "$1/tree/." mnt; rm mnt/file131073; umount mnt
+            """, [samples.path])
+        let image = "\(scratch.path)/d.img"
+        let row = try shown(image, "xfs")
+        #expect(row.contains("data") && row.contains("clean") && !row.contains("whole"), "\(row)")
+        _ = try backUpAndRestore(image, scratch, size: "320M")
+        try scratch.sh(
+            """
+            xfs_repair -n -f target.img >&2
+            for p in d target; do
+              mount -o loop,ro,norecovery,nouuid $p.img mnt; cp -a mnt out-$p; umount mnt
+            done
+            test -f out-target/sub/deeper/s60
+            diff -r --no-dereference out-d out-target
+            """)
+    }
 }

@@ -183,6 +183,37 @@ struct MutationTests {
         #expect(partial > 100)
     }
 
+    @Test(.enabled(if: mkxfs.path != nil, "xfsprogs is needed"), arguments: [["-m", "crc=0"], []])
+    func mutatedXFS(options: [String]) throws {
+        let folder = try ScratchFolder()
+        let image = try folder.file("x.img", .mebibytes(36))
+        // The smallest one that xfsprogs makes at all.
+        try mkxfs.check(["-q", "--unsupported", "-d", "agcount=2", "-l", "agnum=0"] + options + [image])
+        let disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: 36 << 20))
+        let superblock = try XFSSuperblock(parsing: Array(disk.bytes.prefix(512)))
+        let log = Int(try XFSLog(disk, superblock).place.start.bytes)
+        let root = 4096 * Int(disk.bytes[512 + 18]) * 256 + 4096 * Int(disk.bytes[512 + 19])
+        let places = [0..<260, 512..<512 + 80, 512 + 16..<512 + 32, root..<root + 80, log..<log + 530]
+        let partial = try Self.run(disk, places: places, count: 3000, seed: 16) { disk in
+            guard superblock.isVersion5 else { return try XFSReader.map(disk, Identity(kind: .xfs)) }
+            // Checksums are mended, so that what lies behind them is reached.
+            var touched: [(ByteCount, [UInt8])] = []
+            for (place, count, offset) in [(0, 512, 224), (512, 512, 216), (root, 4096, 52)] {
+                let place = ByteCount(UInt64(place))
+                let old = try disk.bytes(at: place, count: count)
+                touched.append((place, old))
+                var new = old
+                let check = XFSChecksum.value(old, at: offset)
+                new.replaceSubrange(
+                    offset..<offset + 4, with: (0..<4).map { UInt8(truncatingIfNeeded: check >> (8 * $0)) })
+                try disk.write(at: place, unsafe new.span.bytes)
+            }
+            defer { for (place, old) in touched { try? disk.write(at: place, unsafe old.span.bytes) } }
+            return try XFSReader.map(disk, Identity(kind: .xfs))
+        }
+        #expect(partial > 100)
+    }
+
     @Test(.enabled(if: mkswap.path != nil, "util-linux is needed"))
     func mutatedSwap() throws {
         let folder = try ScratchFolder()

@@ -20,6 +20,9 @@ let fsckfat = Tool("fsck.fat", package: "dosfstools")
 let mcopy = Tool("mcopy", package: "mtools")
 let mdel = Tool("mdel", package: "mtools")
 let mkswap = Tool("mkswap", package: "util-linux")
+let mkxfs = Tool("mkfs.xfs", package: "xfsprogs")
+let xfsdb = Tool("xfs_db", package: "xfsprogs")
+let xfsrepair = Tool("xfs_repair", package: "xfsprogs")
 let mkntfs = Tool("mkntfs", package: "ntfs-3g")
 let ntfs3g = Tool("ntfs-3g", package: "ntfs-3g")
 let ntfsinfo = Tool("ntfsinfo", package: "ntfs-3g")
@@ -30,6 +33,15 @@ let canMountNTFS: Bool = {
     let device = unsafe access("/dev/fuse", R_OK | W_OK)
     return device == 0 && geteuid() == 0
         && [mkntfs, ntfs3g, ntfsinfo, ntfsclone, ntfsfix].allSatisfy { $0.path != nil }
+}()
+/// Whether XFS can be filled here: a probe, since a kernel may have it as a module or not at all.
+let canMountXFS: Bool = {
+    guard geteuid() == 0, [mkxfs, xfsdb, xfsrepair].allSatisfy({ $0.path != nil }),
+        let folder = try? ScratchFolder(), let image = try? folder.file("probe.img", .mebibytes(320))
+    else { return false }
+    let script =
+        "mkfs.xfs -q \"$1/probe.img\" && mkdir \"$1/mnt\" && mount -o loop \"$1/probe.img\" \"$1/mnt\" && umount \"$1/mnt\""
+    return !image.isEmpty && (try? shell.check(["-c", script, "probe", folder.path])) != nil
 }()
 let shell = Tool("sh", package: "dash")
 

@@ -1,0 +1,184 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Blocks
+import Geometry
+import MachineModel
+
+@testable import FilesystemMaps
+
+extension FuzzTarget {
+    /// XFS: superblock and its copy, the log's head, headers and free space trees of the groups.
+    static let xfs = FuzzTarget(name: "xfs", longest: 40_000, seeds: XFSSeeds.make, mend: XFSSeeds.mend) { input in
+        let disk = SparseDisk(input, limit: .mebibytes(64))
+        guard let map = try? XFSReader.map(disk, Identity(kind: .xfs, usage: .filesystem)) else { return }
+        check(map, on: disk)
+        guard map.wholeBecause == nil else { return }
+        promise(map.used.covers(Extent(from: .zero, to: ByteCount(2048))), "the first headers are used")
+        promise(map.states == [.clean] || map.states == [.damaged], "no other state has a map")
+    }
+}
+
+/// Tiny filesystems, made here byte by byte: mkfs.xfs makes none below 300 MiB.
+enum XFSSeeds {
+    private static let block = 512
+    private static let groupBlocks = 256
+    private static let groups = 2
+    private static let logStart = 64
+    private static let logBlocks = 64
+    private static let uuid = [UInt8](0x10..<0x20)
+
+    /// Checksums of superblocks, group headers and tree blocks, where the filesystem has them; the superblock's free
+    /// blocks are made the sum of the headers'.
+    static func mend(_ input: inout [UInt8]) {
+        var disk = SparseEditor(input)
+        var first = disk.bytes(0, 512)
+        guard first.big(UInt32.self, at: 0) == 0x5846_5342 else { return }
+        let block = UInt64(first.big(UInt32.self, at: 4))
+        let group = UInt64(first.big(UInt32.self, at: 84)) * block
+        let sector = UInt64(first.big(UInt16.self, at: 102))
+        let groups = min(8, UInt64(first.big(UInt32.self, at: 88)))
+        guard block >= 512, block <= 4096, sector >= 512, sector <= 4096, group <= 1 << 40 else { return }
+        let hasChecksums = first.big(UInt16.self, at: 100) & 15 == 5
+        func mended(_ bytes: [UInt8], _ offset: Int) -> [UInt8] {
+            var result = bytes
+            if hasChecksums { result.put(XFSChecksum.value(bytes, at: offset), at: offset) }
+            return result
+        }
+        var free: UInt64 = 0
+        for number in 0..<groups {
+            let place = number * group + sector
+            let header = disk.bytes(place, Int(sector))
+            disk.store(place, mended(header, 216))
+            for offset in [48, 52, 60] { free &+= UInt64(header.big(UInt32.self, at: offset)) }
+        }
+        for place in stride(from: 0, to: min(disk.length, 1024 * block), by: Int(block)) {
+            guard disk.bytes(place, 4) == Array("AB3B".utf8) else { continue }
+            disk.store(place, mended(disk.bytes(place, Int(block)), 52))
+        }
+        first.putBig(free, at: 144)
+        disk.store(0, first)
+        disk.store(0, mended(disk.bytes(0, Int(sector)), 224))
+        disk.store(group, mended(disk.bytes(group, Int(sector)), 224))
+        input = disk.input
+    }
+
+    /// A filesystem of two groups of 256 blocks of 512 bytes. The second group's free space is every other block of its
+    /// last two hundred, so that its tree has two levels.
+    static func volume(version5: Bool, mounted: Bool = false) -> [UInt8] {
+        var disk = [UInt8](repeating: 0, count: groups * groupBlocks * block)
+        func put(_ bytes: [UInt8], _ index: Int) {
+            disk.replaceSubrange(index * block..<index * block + bytes.count, with: bytes)
+        }
+        // Group 0: all behind the log; group 1: every other block.
+        let runs = [
+            [(logStart + logBlocks, groupBlocks - logStart - logBlocks)],
+            stride(from: 56, to: groupBlocks, by: 2).map { ($0, 1) },
+        ]
+        let header = version5 ? 56 : 16
+        let perLeaf = (block - header) / 8
+        let perNode = (block - header) / 12
+        var free = 0
+        for (group, runs) in runs.enumerated() {
+            let leaves = stride(from: 0, to: runs.count, by: perLeaf).map {
+                Array(runs[$0..<min($0 + perLeaf, runs.count)])
+            }
+            let first = 8
+            func begin(_ level: Int, _ count: Int, left: UInt32, right: UInt32, _ index: Int) -> [UInt8] {
+                var bytes = [UInt8](repeating: 0, count: block)
+                bytes.replaceSubrange(0..<4, with: (version5 ? "AB3B" : "ABTB").utf8)
+                bytes.putBig(UInt16(level), at: 4)
+                bytes.putBig(UInt16(count), at: 6)
+                bytes.putBig(left, at: 8)
+                bytes.putBig(right, at: 12)
+                if version5 {
+                    bytes.putBig(UInt64(group * groupBlocks + index), at: 16)
+                    bytes.replaceSubrange(32..<48, with: uuid)
+                    bytes.putBig(UInt32(group), at: 48)
+                }
+                return bytes
+            }
+            for (index, leaf) in leaves.enumerated() {
+                var bytes = begin(
+                    0, leaf.count, left: index == 0 ? .max : UInt32(first + index - 1),
+                    right: index + 1 == leaves.count ? .max : UInt32(first + index + 1), first + index)
+                for (place, run) in leaf.enumerated() {
+                    bytes.putBig(UInt32(run.0), at: header + place * 8)
+                    bytes.putBig(UInt32(run.1), at: header + place * 8 + 4)
+                }
+                put(bytes, group * groupBlocks + first + index)
+            }
+            let root = leaves.count == 1 ? first : 5
+            if leaves.count > 1 {
+                var bytes = begin(1, leaves.count, left: .max, right: .max, root)
+                for (index, leaf) in leaves.enumerated() {
+                    bytes.putBig(UInt32(leaf[0].0), at: header + index * 8)
+                    bytes.putBig(UInt32(leaf[0].1), at: header + index * 8 + 4)
+                    bytes.putBig(UInt32(first + index), at: header + perNode * 8 + index * 4)
+                }
+                put(bytes, group * groupBlocks + root)
+            }
+            let sum = runs.reduce(0) { $0 + $1.1 }
+            let numbers: [Int] = [1, group, groupBlocks, root, 0, 0, leaves.count == 1 ? 1 : 2, 0, 0, 0, 3, 4, sum]
+            var bytes = [UInt8](repeating: 0, count: block)
+            bytes.replaceSubrange(0..<4, with: "XAGF".utf8)
+            for (index, number) in numbers.enumerated() { bytes.putBig(UInt32(number), at: 4 + 4 * index) }
+            bytes.putBig(UInt32(runs.map(\.1).max() ?? 0), at: 56)
+            bytes.replaceSubrange(64..<80, with: uuid)
+            put(bytes, group * groupBlocks + 1)
+            free += sum + 4
+        }
+
+        var superblock = [UInt8](repeating: 0, count: block)
+        superblock.replaceSubrange(0..<4, with: "XFSB".utf8)
+        superblock.putBig(UInt32(block), at: 4)
+        superblock.putBig(UInt64(groups * groupBlocks), at: 8)
+        superblock.replaceSubrange(32..<48, with: uuid)
+        superblock.putBig(UInt64(logStart), at: 48)
+        superblock.putBig(UInt32(groupBlocks), at: 84)
+        superblock.putBig(UInt32(groups), at: 88)
+        superblock.putBig(UInt32(logBlocks), at: 96)
+        superblock.putBig(version5 ? 0xB4A5 : 0xB4A4 as UInt16, at: 100)
+        superblock.putBig(UInt16(block), at: 102)
+        superblock.replaceSubrange(108..<112, with: "tiny".utf8)
+        superblock.replaceSubrange(120..<125, with: [9, 9, 8, 1, 8])
+        superblock.putBig(UInt64(free), at: 144)
+        superblock.putBig(version5 ? 0x18A : 0x8A as UInt32, at: 200)
+        if version5 { superblock.putBig(3 as UInt32, at: 216) }
+        put(superblock, 0)
+        put(superblock, groupBlocks)
+
+        var log = [UInt8](repeating: 0, count: 2 * block)
+        for (offset, value) in [
+            (0, 0xFEED_BABE), (4, 1), (8, 2), (12, 512), (16, 1), (20, 0), (24, 1), (40, 1), (300, 1), (320, 32768),
+        ]
+            as [(Int, UInt32)]
+        { log.putBig(value, at: offset) }
+        log.replaceSubrange(304..<320, with: uuid)
+        log.putBig(1 as UInt32, at: 512)
+        log[512 + 9] = mounted ? 0 : 0x20
+        put(log, logStart)
+        return disk
+    }
+
+    @Sendable static func make() -> [(name: String, bytes: [UInt8])] {
+        [
+            ("version5", volume(version5: true)), ("version4", volume(version5: false)),
+            ("mounted", volume(version5: true, mounted: true)),
+        ].map { name, disk in
+            var input = SparseDisk.input(disk, length: UInt64(disk.count), block: 64)
+            // Checksums must have a place to lie in.
+            if name != "version4" { input = SparseDisk.input(disk, length: UInt64(disk.count), block: 512) }
+            mend(&input)
+            return (name, input)
+        }
+    }
+}
+
+extension [UInt8] {
+    /// The big-endian number of `T`'s size at `offset`; 0 outside.
+    func big<T: FixedWidthInteger>(_ type: T.Type, at offset: Int) -> T { number(type, at: offset).byteSwapped }
+
+    /// Stores `value` big-endian at `offset`; nothing outside.
+    mutating func putBig<T: FixedWidthInteger>(_ value: T, at offset: Int) { put(value.byteSwapped, at: offset) }
+}
