@@ -64,6 +64,7 @@ struct VerifyCommand: ParsableCommand {
                     ? "Damage was found in \(report.damages.count) places, but no recovery point lost anything: second copies are sound."
                     : "Damage was found in \(report.damages.count) places: what is listed above cannot be restored from this set."
             )
+            console.line("`relight repair \(name.set)` shows what can be repaired.")
             throw EarlyExit(code: .damaged)
         }
     }

@@ -145,4 +145,39 @@ struct DamagedSetTests {
         #expect(try Program.run("backup", samples.gpt, "--to", set).status == 0)
         #expect(try Program.run("verify", set).status == 0)
     }
+
+    @Test func repairPutsBackWhatAProtectedSetHeld() throws {
+        let disk = try scratch.file("disk.img", "24M")
+        let protected = scratch.path + "/protected"
+        try scratch.sh("mkfs.ext4 -q -F \"$1\"; head -c 9000000 /dev/urandom > data", [disk])
+        try scratch.sh("debugfs -w -R 'write data data' \"$1\" 2>/dev/null", [disk])
+        #expect(try Program.run("backup", disk, "--to", protected, "--protect", "5").status == 0)
+        try scratch.sh("cp -a protected before")
+        let sound = try Program.run("repair", protected)
+        #expect(sound.status == 0 && sound.out.contains("Nothing is damaged"))
+        let damage = """
+            pack=$(find protected -type f -printf '%s %p\\n' | sort -n | tail -1 | cut -d' ' -f2)
+            dd if=/dev/zero of=$pack bs=4096 seek=500 count=60 conv=notrunc status=none
+            truncate -s -300 $pack
+            for file in protected/set.a protected/points/*.point; do printf X | dd of=$file bs=1 seek=40 conv=notrunc status=none; done
+            """
+        try scratch.sh(damage)
+        #expect(try Program.run("verify", protected).status == 5)
+        let plan = try Program.run("repair", protected)
+        #expect(plan.status == 5 && plan.out.contains("3 files can be repaired"))
+        #expect(try Program.run("verify", protected).status == 5, "a plan changes nothing")
+        let done = try Program.run("--json", "repair", protected, "--yes")
+        #expect(done.status == 0, "\(done.err)")
+        #expect(try done.document().schema == "relight.repair/1")
+        try scratch.sh(
+            "diff -r before/packs protected/packs; diff -r before/points protected/points; cmp {before,protected}/set.a"
+        )
+        #expect(try Program.run("verify", protected).status == 0)
+        // Too much.
+        try scratch.sh(
+            "pack=$(ls -S protected/packs/*/*.pack | head -1); dd if=/dev/zero of=$pack bs=1M count=4 conv=notrunc status=none"
+        )
+        let lost = try Program.run("repair", protected, "--yes")
+        #expect(lost.status == 5 && lost.out.contains("cannot be repaired"))
+    }
 }

@@ -247,8 +247,15 @@ private final class Verifier {
         var gaps: [Range<Int>] = []
         var end = PackHeader.size
         var isData = !name.hasPrefix(ObjectName.copies + "/")
-        let size = Int(clamping: min(handle.size.bytes, 0xFFFF_FFFF))
+        var size = Int(clamping: min(handle.size.bytes, 0xFFFF_FFFF))
         do throws(Fault) {
+            // Parity tells where the records end, too.
+            if reader.set.parity > 0 {
+                let pack = DamagedPack(size: size) { (offset, span) throws(Fault) in
+                    try handle.read(at: ByteCount(UInt64(offset)), into: &span)
+                }
+                if let header = try ParityCheck.locate(pack, id: id) { size = min(size, header.layout.bodyLength) }
+            }
             var scanner = PackScanner(handle, unitSize: reader.set.unitSize, from: PackHeader.size, to: size)
             while let item = try scanner.next() {
                 try Interruption.check()
