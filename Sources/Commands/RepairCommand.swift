@@ -39,7 +39,9 @@ struct RepairCommand: ParsableCommand {
             case .planned: console.line("  can be repaired \(RepairCommand.from(item.source))")
             case .repaired:
                 console.line("  repaired \(RepairCommand.from(item.source)): the bytes are again what they were")
-            case .impossible(let why): console.line("  cannot be repaired: \(why)")
+            case .impossible(let why):
+                console.line("  cannot be repaired: \(why)")
+                if item.source != nil, !yes { console.line("  a part of it can, \(RepairCommand.from(item.source))") }
             }
         }
         let scope = "\(report.files) files, \(report.read) read in \(Clock.words(Clock.monotonic() - began))"

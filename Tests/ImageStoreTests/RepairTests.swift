@@ -138,6 +138,29 @@ import Threads
         #expect(why.contains("parity"))
     }
 
+    @Test func whatParityCanIsMadeGoodInAPackBeyondRepair() throws {
+        let objects = try Self.objects(530_000, parity: 50)
+        let name = try Self.pack(objects, .data)
+        let bytes = try #require(objects[name])
+        let id = try #require(ObjectName.id(name, suffix: ".pack"))
+        let layout = try #require(
+            try ParityCheck.run(ParitySample.damaged(bytes), id: id, hasher: Hasher256())
+        ).layout
+        #expect(layout.groups == 3)
+        let group = (0..<layout.blocks).filter { layout.group($0) == 1 }.prefix(layout.parityPerGroup + 1)
+        let others = [0, 2, 3, 5, 30, layout.dataBlocks + 3]
+        let store = MemoryStore(objects: objects)
+        let lost = ParityJudgeTests.losing(group, in: bytes, layout)
+        store.objects[name] = ParityJudgeTests.losing(others, in: lost, layout)
+        let report = try Self.report(store)
+        #expect(report.impossible == 1 && report.items.first?.source == .parity(blocks: others.count))
+        #expect((store.objects[name] == lost) as Bool)
+        // There is nothing more to be done.
+        let again = try Self.report(store)
+        #expect(again.impossible == 1 && again.items.first?.source == nil)
+        #expect((store.objects[name] == lost) as Bool)
+    }
+
     @Test func withoutParityWhatFollowsFromTheRecordsIsRepaired() throws {
         let objects = try Self.objects(200_000, parity: 0)
         let name = try Self.pack(objects, .data)

@@ -52,15 +52,15 @@ struct PackRepair {
         }
     }
 
-    /// How the damaged pack in `handle` can be made good from itself, or why it cannot.
+    /// How the damaged pack in `handle` can be made good from itself; or why it cannot, and how a part of it can.
     func cure(_ handle: any ObjectHandle) throws(Fault) -> (source: RepairReport.Source?, why: String) {
         let pack = damaged(handle)
         if let check = try ParityCheck.run(pack, id: id, hasher: hasher) {
             if check.beyondRepair.isEmpty { return (.parity(blocks: check.damaged.count), "") }
             let groups = "\(check.beyondRepair.count) of its \(check.layout.groups) groups of blocks"
-            return (
-                nil, "\(groups) have lost more than their \(check.layout.parityPerGroup) parity blocks can replace."
-            )
+            let why = "\(groups) have lost more than their \(check.layout.parityPerGroup) parity blocks can replace."
+            let others = check.damaged.count { !check.beyondRepair.contains(check.layout.group($0)) }
+            return (others > 0 ? .parity(blocks: others) : nil, why)
         }
         guard let (whole, end) = try fromRecords(handle) else {
             return (nil, "No record of it is sound at its beginning. \(noParity)")
@@ -92,6 +92,41 @@ struct PackRepair {
             throw error
         }
         return try confirm()
+    }
+
+    /// Makes good what parity can of a pack that is beyond repair as a whole: fewer of its records are lost then. Returns
+    /// how many blocks of 4 KiB were made good.
+    func repairPartly(_ handle: any ObjectHandle) throws(Fault) -> Int {
+        let pack = damaged(handle)
+        guard let check = try ParityCheck.run(pack, id: id, hasher: hasher) else { return 0 }
+        let upload = try store.upload()
+        do throws(Fault) {
+            let buffer = ByteBuffer(PackRepair.piece)
+            let layout = check.layout
+            let damaged = check.damaged.map { layout.range($0) } + check.damagedParts
+            try copySound(damaged, layout.end, pack, upload, buffer)
+            var written: Set<Int> = []
+            let repair = try ParityRepair.run(check, pack, hasher: hasher) { offset, bytes throws(Fault) in
+                written.insert(offset)
+                try upload.write(at: ByteCount(UInt64(offset)), bytes)
+            }
+            guard repair.isTrustworthy, !repair.repaired.isEmpty else {
+                upload.abandon()
+                return 0
+            }
+            // The rest stays as it is, or becomes zeros where the medium does not give it.
+            let end = max(layout.end, pack.size)
+            let footer = stride(from: layout.end, to: end, by: 4096).map { $0..<min($0 + 4096, end) }
+            for range in damaged.filter({ !written.contains($0.lowerBound) }) + footer {
+                let bytes = try pack.bytes(range) ?? [UInt8](repeating: 0, count: range.count)
+                try unsafe upload.write(at: ByteCount(UInt64(range.lowerBound)), bytes.span.bytes)
+            }
+            try upload.seal(replacing: name)
+            return repair.repaired.count
+        } catch {
+            upload.abandon()
+            throw error
+        }
     }
 
     /// Puts a sound copy of the pack in its place. As ``repair(_:)``.

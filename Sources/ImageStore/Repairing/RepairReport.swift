@@ -23,7 +23,7 @@ public struct RepairReport: Hashable, Sendable {
         case planned
         /// It is again what it was, byte for byte.
         case repaired
-        /// It cannot be repaired; a sentence that says why.
+        /// It cannot be repaired as a whole; a sentence that says why. With parity as the source, a part of it can.
         case impossible(String)
     }
 

@@ -50,12 +50,25 @@ public struct SetRepair {
         // What a file is copied from may itself have to be repaired first.
         let isCopy = report.items.map { item in if case .copy = item.source { true } else { false } }
         let order = report.items.indices.filter { !isCopy[$0] } + report.items.indices.filter { isCopy[$0] }
-        for index in order where report.items[index].outcome == .planned {
+        for index in order {
             try Interruption.check()
             let item = report.items[index]
-            events?(.step("repairing \(item.file)"))
-            let reason = try repair(item, references)
-            report.items[index].outcome = reason.map { .impossible($0) } ?? .repaired
+            switch item.outcome {
+            case .planned:
+                events?(.step("repairing \(item.file)"))
+                let reason = try repair(item, references)
+                report.items[index].outcome = reason.map { .impossible($0) } ?? .repaired
+            case .impossible(let why):
+                guard case .parity = item.source, let id = ObjectName.id(item.file, suffix: ".pack"),
+                    let handle = try store.open(item.file)
+                else { continue }
+                events?(.step("repairing what can be of \(item.file)"))
+                let pack = try PackRepair(store, set, name: item.file, id: id, reference: references[id])
+                let count = try pack.repairPartly(handle)
+                report.items[index].outcome = .impossible(
+                    "\(why) \(count) \(count == 1 ? "block" : "blocks") of 4 KiB of other groups were made good.")
+            case .repaired: continue
+            }
         }
         return report
     }
@@ -265,7 +278,7 @@ public struct SetRepair {
                         let pack = try PackRepair(store, set, name: pair[index], id: id, reference: references[id])
                         let cure = try pack.cure(handle)
                         item.source = cure.source
-                        if cure.source == nil { item.outcome = .impossible(cure.why) }
+                        if !cure.why.isEmpty { item.outcome = .impossible(cure.why) }
                     } else {
                         item.outcome = .impossible("There is nothing to make it from.")
                     }
