@@ -11,6 +11,7 @@
 ///   ``CatalogueStore`` where nothing can be listed.
 /// - ``SetWriter`` makes one recovery point. Its ``StreamWriter``s hand out pieces; any number of threads, each with a
 ///   ``UnitWorker``, take whole pieces through mask, zero test, SHA-256, look-up, Zstandard and append.
+/// - ``SetRepair`` puts back what damaged files held: from second copies, and from the parity inside packs.
 /// - ``SetReader`` lists, opens and verifies. A ``PointStream`` is read here and there, or from front to back through a
 ///   ``PieceCursor`` by any number of threads, each with a ``PieceDecoder``.
 ///
@@ -18,5 +19,5 @@
 /// handed out was compared with its hash after decompression; a damaged frame costs that frame and no more; whatever a
 /// file of the set says is bounded before memory is taken for it.
 ///
-/// Not promised in this version: encryption, removing points and reclaiming space, parity, sets that span media. The
-/// room knows bytes and streams, not disks or filesystems.
+/// Not promised in this version: removing points and reclaiming space. The room knows bytes and streams, not disks or
+/// filesystems.
