@@ -60,6 +60,7 @@ let package = Package(
         debian("CCrypto", "libcrypto", "libssl-dev"),
         .target(name: "CLinux"),
         .target(name: "CDeviceMapperStub"),
+        .target(name: "CSHA256"),
         .target(
             name: "CExt2Glue", dependencies: ["CExt2fs"],
             linkerSettings: [.linkedLibrary("ext2fs"), .linkedLibrary("com_err")]),
@@ -91,7 +92,10 @@ let package = Package(
             ]),
         room(
             "ImageStore",
-            ["Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "Threads", "CCrypto", "CLinux"]),
+            [
+                "Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "Threads", "CCrypto", "CLinux",
+                "CSHA256",
+            ]),
         room("PointDisk", ["Geometry", "Findings", "MachineModel", "Blocks", "ImageStore"]),
         room(
             "Imaging",

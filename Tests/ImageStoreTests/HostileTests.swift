@@ -307,7 +307,11 @@ import Testing
             }
             let hasher = try Hasher256()
             let segments = try stride(from: 0, to: trailer.offset, by: PackFooter.segmentSize).map {
-                try hasher.hash(Array(pack[$0..<min($0 + PackFooter.segmentSize, trailer.offset)]))
+                let segment = Array(pack[$0..<min($0 + PackFooter.segmentSize, trailer.offset)])
+                let pieces = stride(from: 0, to: segment.count, by: 65_536).map {
+                    Array(segment[$0..<min($0 + 65_536, segment.count)])
+                }
+                return try hasher.hash(pieces.flatMap { try hasher.hash($0).bytes })
             }
             let (again, _) = try PackFooter.bytes(
                 records: count, entries: entries, recordsEnd: trailer.offset, offset: trailer.offset,
@@ -340,5 +344,35 @@ import Testing
         #expect(
             try Hasher256().hash(Array("abc".utf8)).text
                 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    }
+}
+
+/// Hashes of two texts at once are the standard ones.
+struct PairedHashTests {
+    @Test(arguments: [0, 1, 55, 56, 63, 64, 65, 119, 120, 128, 4095, 16_384, 65_536, 65_537])
+    func idsOfPairsAreThoseOfEach(count: Int) throws {
+        let left = Sample.content(max(1, count), seed: 7).prefix(count).map { $0 }
+        let right = Sample.content(max(1, count), seed: 8).prefix(count).map { $0 }
+        let both = left + right
+        let header = SetHeader(id: .random(), created: 1, unitSize: 65_536, cipher: StoredID.aes256)
+        let keys = try SetKeys(master: .random(32), set: header)
+        for hasher in [try Hasher256(), try Hasher256(keys)] {
+            let ids = try unsafe both.withRawBytes { bytes throws(Fault) in
+                try unsafe hasher.ids([0..<count, count..<2 * count, 0..<count], of: bytes)
+            }
+            let (first, second) = (try hasher.id(left), try hasher.id(right))
+            #expect(ids == [first, second, first])
+        }
+    }
+
+    @Test func aSegmentsHashIsThatOfItsPiecesHashes() throws {
+        let hasher = try Hasher256()
+        for count in [0, 1, 65_536, 65_537, 131_072, 200_000, 4 << 20] {
+            let bytes = [UInt8](repeating: 3, count: count) + []
+            let pieces = stride(from: 0, to: count, by: 65_536).map { Array(bytes[$0..<min($0 + 65_536, count)]) }
+            let expected = try hasher.hash(pieces.flatMap { try hasher.hash($0).bytes })
+            let seen = try unsafe bytes.withRawBytes { pointer throws(Fault) in try unsafe hasher.segment(pointer) }
+            #expect(seen == expected)
+        }
     }
 }

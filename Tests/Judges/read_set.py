@@ -125,6 +125,12 @@ def payload(compression, plain_length, stored):
     return decompress(stored, plain_length)
 
 
+def segment_hash(data):
+    """Section 5.3: the hash of the hashes of pieces of 64 KiB."""
+    pieces = [hashlib.sha256(data[i : i + 65536]).digest() for i in range(0, len(data), 65536)]
+    return hashlib.sha256(b"".join(pieces)).digest()
+
+
 # --- section 8: encryption --------------------------------------------------------------------------------------------
 
 
@@ -409,7 +415,7 @@ class Set:
             end = (at + size + stored + 15) // 16 * 16
             need(not any(data[at + size + stored : end]), "padding that is not zero")
             at, count = end, count + 1
-        hashes = [hashlib.sha256(data[i : min(i + SEGMENT, offset)]).digest() for i in range(0, offset, SEGMENT)]
+        hashes = [segment_hash(data[i : min(i + SEGMENT, offset)]) for i in range(0, offset, SEGMENT)]
         again = b"RLGTFOOT" + struct.pack("<III4xQ", count, len(hashes), SEGMENT, at) + heads + b"".join(hashes)
         need(at <= offset and again == footer, "the footer made again differs from the one stored")
         need(hashlib.sha256(footer).digest() == trailer[24:56], "the footer's hash is wrong")

@@ -172,7 +172,11 @@ def footer_of(pack, section):
             raise ArithmeticError(f"there is no record at byte {at}")
         records.append(struct.pack("<Q", at) + bytes(pack[at:at + head]))
         at += (head + struct.unpack("<I", pack[at + 12:at + 16])[0] + 15) // 16 * 16
-    segments = [hashlib.sha256(pack[i:min(i + (4 << 20), end)]).digest() for i in range(0, end, 4 << 20)]
+    segments = []
+    for start in range(0, end, 4 << 20):
+        piece = pack[start:min(start + (4 << 20), end)]
+        parts = [hashlib.sha256(piece[i:i + 65536]).digest() for i in range(0, len(piece), 65536)]
+        segments.append(hashlib.sha256(b"".join(parts)).digest())
     footer = struct.pack("<8sIIIIQ", b"RLGTFOOT", len(records), len(segments), 4 << 20, 0, section.body)
     footer += b"".join(records) + b"".join(segments)
     trailer = struct.pack("<8sQQ", b"RLGTSEAL", end, len(footer)) + hashlib.sha256(footer).digest() + bytes(4)

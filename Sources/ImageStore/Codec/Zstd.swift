@@ -51,6 +51,14 @@ public enum Compression: Hashable, Sendable {
         guard let context = unsafe ZSTD_createCCtx() else { throw outOfMemory("the compressor") }
         unsafe self.context = context
         self.level = compression.zstandard
+        if let level {
+            unsafe ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)
+            if level == 1 {
+                // For frames of 256 KiB: nearly 1 % smaller than level 1 chooses for itself, at 4 % more time.
+                unsafe ZSTD_CCtx_setParameter(context, ZSTD_c_hashLog, 15)
+                unsafe ZSTD_CCtx_setParameter(context, ZSTD_c_minMatch, 5)
+            }
+        }
     }
 
     deinit { unsafe _ = ZSTD_freeCCtx(context) }
@@ -58,9 +66,8 @@ public enum Compression: Hashable, Sendable {
     /// Compresses `plain` into `target` and returns the number of bytes; `nil` when that does not make it smaller than
     /// `target` is.
     func compress(_ plain: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Int? {
-        guard let level else { return nil }
-        let count = unsafe ZSTD_compressCCtx(
-            context, target.baseAddress, target.count, plain.baseAddress, plain.count, level)
+        guard level != nil else { return nil }
+        let count = unsafe ZSTD_compress2(context, target.baseAddress, target.count, plain.baseAddress, plain.count)
         return ZSTD_isError(count) != 0 ? nil : count
     }
 }

@@ -73,6 +73,9 @@ import Geometry
         }
         var start = 0
         var end = 0
+        let unchecked = run.ids.indices.map { run.firstInFrame + $0 }.filter { frame.checked & 1 << UInt32($0) == 0 }
+        let seen = try unsafe decoder.hasher.ids(
+            unchecked.map { frame.record.unitRange($0, unitSize: unitSize) }, of: plain)
         for (offset, id) in run.ids.enumerated() {
             let index = run.firstInFrame + offset
             guard frame.record.ids[index] == id else {
@@ -80,7 +83,7 @@ import Geometry
             }
             let range = frame.record.unitRange(index, unitSize: unitSize)
             if frame.checked & 1 << UInt32(index) == 0 {
-                guard try unsafe decoder.hasher.id(UnsafeRawBufferPointer(rebasing: plain[range])) == id else {
+                guard let place = unchecked.firstIndex(of: index), seen[place] == id else {
                     current = nil
                     throw damaged(run.place, "its content does not match its hash")
                 }

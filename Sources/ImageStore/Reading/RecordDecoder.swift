@@ -73,11 +73,9 @@ final class RecordDecoder {
         switch record.kind {
         case .page: return try unsafe hasher.id(bytes) == record.ids[0]
         case .frame:
-            for (index, id) in record.ids.enumerated() {
-                let range = record.unitRange(index, unitSize: set.unitSize)
-                if try unsafe hasher.id(UnsafeRawBufferPointer(rebasing: bytes[range])) != id { return false }
-            }
-            return true
+            return try unsafe hasher.ids(
+                record.ids.indices.map { record.unitRange($0, unitSize: set.unitSize) }, of: bytes)
+                == record.ids
         }
     }
 }

@@ -41,7 +41,7 @@ struct PackRepair {
                 let start = index * PackRepair.piece
                 let count = min(PackRepair.piece, structure.footer.offset - start)
                 try handle.read(at: UInt64(start), count, into: buffer)
-                guard try unsafe hasher.hash(buffer.bytes(0..<count)) == hash else {
+                guard try unsafe hasher.segment(buffer.bytes(0..<count)) == hash else {
                     return "Damaged within \(count) bytes from byte \(start) on."
                 }
             }
@@ -275,7 +275,7 @@ struct PackRepair {
             try Interruption.check()
             let size = min(PackRepair.piece, end - start)
             try pack.read(at: UInt64(start), size, into: buffer)
-            segments.append(try unsafe hasher.hash(buffer.bytes(0..<size)))
+            segments.append(try unsafe hasher.segment(buffer.bytes(0..<size)))
         }
         let (footer, digest) = try PackFooter.bytes(
             records: count, entries: entries, recordsEnd: recordsEnd, offset: end, segments: segments, hasher: hasher)

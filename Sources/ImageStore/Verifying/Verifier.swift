@@ -413,7 +413,7 @@ private final class Verifier {
         }
         if let segment = task.segment {
             let size = min(PackFooter.segmentSize, file.footer - task.start)
-            if try unsafe decoder.hasher.hash(buffer.bytes(0..<size)) != file.segments[segment] {
+            if try unsafe decoder.hasher.segment(buffer.bytes(0..<size)) != file.segments[segment] {
                 let what =
                     file.footer > file.end && task.start + size > file.end
                     ? "records are sound; the parity may be what is damaged" : "content is sound"

@@ -20,7 +20,7 @@ extension SetWriter {
                 let count = min(PackFooter.segmentSize, footer.offset - offset)
                 try handle.read(at: UInt64(offset), count, into: buffer)
                 let bytes = unsafe buffer.bytes(0..<count)
-                guard try unsafe hasher.hash(bytes) == hash else {
+                guard try unsafe hasher.segment(bytes) == hash else {
                     throw PackStructure.damaged(
                         "\(store.name)/\(name)", at: UInt64(offset),
                         .invalid(field: "segment", at: 0, seen: "another hash", expected: hash.text))

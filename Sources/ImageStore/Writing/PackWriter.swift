@@ -183,7 +183,7 @@ final class PackWriter: Sendable {
     private func write(_ piece: Piece, _ hasher: Hasher256) throws(Fault) {
         do {
             let bytes = unsafe piece.buffer.bytes(0..<piece.count)
-            let hash = try unsafe hasher.hash(bytes)
+            let hash = try unsafe hasher.segment(bytes)
             for upload in piece.pack.uploads {
                 try unsafe upload.write(
                     at: ByteCount(UInt64(piece.index * PackFooter.segmentSize)), RawSpan(_unsafeBytes: bytes))
@@ -277,7 +277,7 @@ final class PackWriter: Sendable {
             let count = min(size, layout.end - start)
             var span = unsafe MutableRawSpan(_unsafeBytes: buffer.mutable(0..<count))
             try source.read(at: ByteCount(UInt64(start)), into: &span)
-            segments.append(try unsafe hasher.hash(buffer.bytes(0..<count)))
+            segments.append(try unsafe hasher.segment(buffer.bytes(0..<count)))
         }
         return layout.end
     }

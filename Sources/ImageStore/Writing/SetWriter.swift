@@ -554,7 +554,7 @@ public final class SetWriter: Sendable {
                 guard number < work.count else { return }
                 let task = work[number]
                 try shelf.pack(task.id, copy: task.isCopy).read(at: task.offset, task.count, into: buffer)
-                guard try unsafe hasher.hash(buffer.bytes(0..<task.count)) == task.hash else {
+                guard try unsafe hasher.segment(buffer.bytes(0..<task.count)) == task.hash else {
                     throw store.notKept(task.name)
                 }
                 let sum = share.done.add(UInt64(task.count), ordering: .relaxed).newValue

@@ -58,7 +58,6 @@ public final class UnitWorker {
         let first = piece.extent.start.bytes / UInt64(unitSize)
 
         // Hash what is not zero.
-        var ids: [UnitID] = []
         var ranges: [Range<Int>] = []
         var start = 0
         var untouched = 0
@@ -71,11 +70,11 @@ public final class UnitWorker {
             }
             let unit = unsafe UnsafeRawBufferPointer(rebasing: bytes[range])
             if unsafe !isZero(unit) {
-                ids.append(try unsafe hasher.id(unit))
                 ranges.append(range)
             }
             start = range.upperBound
         }
+        let ids = try unsafe hasher.ids(ranges, of: UnsafeRawBufferPointer(bytes))
 
         // What is known, what is new, what is new but twice in this very piece. Most of a disk is as it was: what the
         // parent lists at the same place is compared first, and needs no look-up.
