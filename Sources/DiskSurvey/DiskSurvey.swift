@@ -73,6 +73,12 @@ public enum DiskSurvey {
         }
         disk.volumes = volumes.map(\.model)
         for volume in volumes {
+            if let damage = volume.map.damage {
+                disk.findings.append(
+                    Finding(
+                        .warning, "volume.damaged", what: damage,
+                        place: volume.number == 0 ? path : "\(path):\(volume.number)"))
+            }
             guard let reason = volume.map.wholeBecause, volume.map.states.contains(where: { $0 != .clean }) else {
                 continue
             }

@@ -22,6 +22,8 @@ public struct VolumeMap: Hashable, Sendable {
     public var states: [VolumeState]
     /// Why every byte counts as used; `nil` when only used blocks do.
     public var wholeBecause: String?
+    /// What is damaged although only used blocks are imaged, since a second copy of it is sound (a sentence).
+    public var damage: String?
 
     /// A map in which all `length` bytes are used.
     public init(identity: Identity, whole length: ByteCount) {
@@ -33,12 +35,14 @@ public struct VolumeMap: Hashable, Sendable {
         self.minimumIs = nil
         self.states = []
         self.wholeBecause = nil
+        self.damage = nil
     }
 
     /// The same volume, imaged whole for the reason given (a sentence).
     func whole(because reason: String, _ state: VolumeState? = nil) -> VolumeMap {
         var result = self
         result.wholeBecause = reason
+        result.damage = nil
         if let state, !result.states.contains(state) { result.states.append(state) }
         return result
     }

@@ -365,6 +365,7 @@ struct NTFSTests {
         let map = try Self.spoiled { try poke($0, 11, [0, 0]) }
         #expect(map.wholeBecause == nil)
         #expect(map.states == [.damaged])
+        #expect(map.damage?.contains("boot sector") == true)
         #expect(map.used == sound.used)
         #expect(map.identity.kind == .ntfs)
     }
@@ -390,6 +391,7 @@ struct NTFSTests {
         let torn = try Self.spoiled { try poke($0, try Self.places(number, $0)[0] + 510, [0xEE, 0xEE]) }
         #expect(torn.wholeBecause == nil)
         #expect(torn.states == [.damaged])
+        #expect(torn.damage?.contains("record \(number)") == true)
         #expect(torn.used == sound.used)
         let mirror = try Self.spoiled { try poke($0, try Self.places(number, $0)[1] + 510, [0xEE, 0xEE]) }
         #expect(mirror.states == [.damaged])

@@ -256,6 +256,7 @@ struct XFSTests {
             let map = try Self.spoiled(options) { image, _ in try poke(image, place, bytes) }
             #expect(map.wholeBecause == nil, "byte \(place): \(map.wholeBecause ?? "")")
             #expect(map.states == [.damaged])
+            #expect(map.damage?.contains("superblock") == true)
             #expect(map.used == sound.used)
             #expect(map.identity.kind == .xfs)
         }

@@ -55,7 +55,15 @@ enum NTFSReader {
                 "The filesystem (\(boot.size)) is larger than the volume (\(source.length)): its end is missing.")
         }
         let volume = try NTFSVolume(source, boot)
-        if isBackup || !volume.mended.isEmpty { result.states.append(.damaged) }
+        if isBackup || !volume.mended.isEmpty {
+            let records = volume.mended.map { "\($0)" }.joined(separator: ", ")
+            let what =
+                isBackup
+                ? "Its boot sector is damaged; the backup in its last sector was used."
+                : "One of the two copies of record \(records) of $MFT is damaged; the other was used."
+            result.damage = what + " Run chkdsk on it, or on what is restored from its image."
+            result.states.append(.damaged)
+        }
         try readInformation(volume, &result)
         try NTFSLogFile.requireClean(volume)
         try NTFSHibernation.requireNone(volume)

@@ -44,7 +44,12 @@ enum XFSReader {
         let (superblock, isCopy) = try superblock(volume)
         result.blockSize = superblock.blockSize
         result.filesystemSize = superblock.size
-        if isCopy { result.states.append(.damaged) }
+        if isCopy {
+            result.damage =
+                "Its superblock is damaged; the copy of the second allocation group was used. Run xfs_repair on it, or on "
+                + "what is restored from its image."
+            result.states.append(.damaged)
+        }
         try requireKnown(superblock, isCopy: isCopy)
         guard superblock.size <= volume.length else {
             throw .damaged(
