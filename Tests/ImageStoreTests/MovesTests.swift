@@ -116,8 +116,8 @@ import Testing
             let handle = try #require(try store.open(object.name))
             let pack = try PackStructure.read(handle, name: object.name, id: id, set: set, hasher: hasher)
             let writer = PackWriter(
-                store: store, set: set, kind: pack.header.kind, limit: 1 << 30, twice: pack.header.kind == .lists
-            ) { _ in 0 }
+                store: store, set: set, kind: pack.header.kind, limit: 1 << 30, twice: pack.header.kind == .lists,
+                packs: PackTable())
             for entry in pack.footer.entries.reversed() {
                 let bytes = try handle.bytes(
                     at: ByteCount(UInt64(entry.offset + entry.record.headSize)), count: entry.record.storedLength)

@@ -486,8 +486,7 @@ private final class Pruner {
         let total = ByteCount(batch.reduce(0) { $0 + $1.liveBytes })
         events?(.step("moving \(total) out of \(batch.count) \(batch.count == 1 ? "pack" : "packs")"))
         let writer = PackWriter(
-            store: store, set: set, kind: kind, limit: limit, twice: kind == .lists
-        ) { _ in 0 }
+            store: store, set: set, kind: kind, limit: limit, twice: kind == .lists, packs: PackTable())
         var moved: [(old: RecordStart, new: RecordStart)] = []
         var finished: [PackWriter.Sealed] = []
         do throws(Fault) {

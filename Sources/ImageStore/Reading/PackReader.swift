@@ -29,8 +29,14 @@ final class PackShelf: Sendable {
         self.set = set
     }
 
+    /// The pack `id` (or its second copy).
+    func pack(_ id: ObjectID, copy: Bool = false) throws(Fault) -> any ObjectHandle {
+        guard let handle = try find(id, copy: copy) else { throw missing(id, copy: copy) }
+        return handle
+    }
+
     /// The pack `id` (or its second copy), if it is there.
-    private func pack(_ id: ObjectID, copy: Bool) throws(Fault) -> (any ObjectHandle)? {
+    private func find(_ id: ObjectID, copy: Bool) throws(Fault) -> (any ObjectHandle)? {
         let name = copy ? ObjectName.copy(of: ObjectName.pack(id)) : ObjectName.pack(id)
         let now = turn.add(1, ordering: .relaxed).newValue
         let known: (any ObjectHandle)? = open.withLock { open in
@@ -53,11 +59,11 @@ final class PackShelf: Sendable {
     func locate(
         _ place: RecordPlace, copy: Bool, id: UnitID, index: Int
     ) throws(Fault) -> (handle: any ObjectHandle, place: RecordPlace) {
-        if let handle = try pack(place.pack, copy: copy) { return (handle, place) }
+        if let handle = try find(place.pack, copy: copy) { return (handle, place) }
         let start = RecordStart(pack: place.pack, offset: place.offset)
         if let found = try follow(start, try moves(), copy) { return (found.0, place.moved(to: found.1)) }
         // A second copy that is missing beside its first was not moved.
-        let first = copy ? try pack(place.pack, copy: false) : nil
+        let first = copy ? try find(place.pack, copy: false) : nil
         if first == nil {
             // Space may have been reclaimed since the moves were read, which is looked for once for each pack.
             if relocations.withLock({ $0.asked.insert(place.pack).inserted }) {
@@ -71,8 +77,12 @@ final class PackShelf: Sendable {
                 return (found.0, place.moved(to: found.1))
             }
         }
-        throw Fault(
-            .setDamaged, what: "The file is missing.", place: self.place(place.pack, copy: copy),
+        throw missing(place.pack, copy: copy)
+    }
+
+    private func missing(_ id: ObjectID, copy: Bool) -> Fault {
+        Fault(
+            .setDamaged, what: "The file is missing.", place: place(id, copy: copy),
             remedy: "Put the file back from a copy of the set; `relight verify` lists what is lost without it.")
     }
 
@@ -87,7 +97,7 @@ final class PackShelf: Sendable {
     private func follow(
         _ start: RecordStart, _ map: MoveMap, _ copy: Bool
     ) throws(Fault) -> (any ObjectHandle, RecordStart)? {
-        try map.follow(start) { (start) throws(Fault) in try pack(start.pack, copy: copy).map { ($0, start) } }
+        try map.follow(start) { (start) throws(Fault) in try find(start.pack, copy: copy).map { ($0, start) } }
     }
 
     /// Looks for a record in the footers of all packs.
@@ -102,7 +112,7 @@ final class PackShelf: Sendable {
             relocations.withLock { $0.search = $0.search ?? search }
         }
         for start in search.candidates(id, index: index) {
-            guard let handle = try pack(start.pack, copy: copy),
+            guard let handle = try find(start.pack, copy: copy),
                 let head = try? handle.bytes(
                     at: ByteCount(UInt64(start.offset)),
                     count: min(size, RecordHeader.fixedSize + RecordHeader.maximumIDs * UnitID.size)),

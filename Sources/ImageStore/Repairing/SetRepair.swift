@@ -229,7 +229,9 @@ public struct SetRepair {
         let total = listed.reduce(ByteCount.zero) { $0.adding($1.size) ?? $0 }
         var done = ByteCount.zero
         var names = Set(try firstNames(ObjectName.packs, ".pack"))
-        for id in references.keys { names.insert(ObjectName.pack(id)) }
+        // A pack whose records were moved is not missing.
+        let moves = try MoveMap(store, set)
+        for id in references.keys where moves.targets(of: id).isEmpty { names.insert(ObjectName.pack(id)) }
         for first in names.sorted() {
             guard let id = ObjectName.id(first, suffix: ".pack") else { continue }
             try Interruption.check()
