@@ -123,12 +123,16 @@ public struct JobStep: Hashable, Sendable {
         case verify
         /// Bring a disk back.
         case restore
+        /// Remove recovery points.
+        case forget
+        /// Reclaim space.
+        case prune
         /// Run a program.
         case run
     }
     /// Verbs of later versions: known, so that the message can say so.
     static let laterVerbs = [
-        "clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt", "forget", "copy",
+        "clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt", "copy",
     ]
 
     /// Its number, from 1.
@@ -221,6 +225,19 @@ private struct JobOption {
         JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
         JobOption(key: "keyFile", kind: .text),
     ]
+    static let forget = [
+        JobOption(key: "point", kind: .list), JobOption(key: "keepLast", kind: .text),
+        JobOption(key: "keepHourly", kind: .text), JobOption(key: "keepDaily", kind: .text),
+        JobOption(key: "keepWeekly", kind: .text), JobOption(key: "keepMonthly", kind: .text),
+        JobOption(key: "keepYearly", kind: .text), JobOption(key: "dryRun", kind: .flag),
+        JobOption(key: "prune", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text),
+    ]
+    static let prune = [
+        JobOption(key: "dryRun", kind: .flag), JobOption(key: "garbage", kind: .text),
+        JobOption(key: "grace", kind: .text), JobOption(key: "passphraseFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text),
+    ]
     static let restore = [
         JobOption(key: "layout", kind: .choice(["exact", "keep", "proportional", "fill"])),
         JobOption(key: "size", kind: .sizes), JobOption(key: "drop", kind: .list),
@@ -267,6 +284,8 @@ private struct JobReader {
         switch verb {
         case .backup: return backup(keys, number)
         case .verify: return verify(keys, number)
+        case .forget: return keeping(.forget, keys, JobOption.forget, number)
+        case .prune: return keeping(.prune, keys, JobOption.prune, number)
         case .restore: return restore(keys, number)
         case .run: return nil
         }
@@ -290,6 +309,17 @@ private struct JobReader {
         guard let set = place(keys[key], key) else { return nil }
         return JobStep(
             number: number, verb: .verify, arguments: ["verify"] + words + ["--", set], disks: [], targets: [],
+            set: JobReader.withoutPoint(set), seconds: nil)
+    }
+
+    /// A step that names nothing but a set and options.
+    private mutating func keeping(
+        _ verb: JobStep.Verb, _ keys: [String: JobValue], _ known: [JobOption], _ number: Int
+    ) -> JobStep? {
+        let words = options(keys, known, besides: ["set"])
+        guard let set = place(keys["set"], "set") else { return nil }
+        return JobStep(
+            number: number, verb: verb, arguments: [verb.rawValue] + words + ["--", set], disks: [], targets: [],
             set: JobReader.withoutPoint(set), seconds: nil)
     }
 

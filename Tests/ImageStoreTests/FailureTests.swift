@@ -19,7 +19,8 @@ import Testing
         let (first, _) = try Sample.backup([(Self.content, nil)], to: before, name: "first")
         let whole = FailingStore(MemoryStore(objects: before.objects))
         try Sample.backup([(Self.other, nil)], to: whole, name: "second")
-        let changes = whole.changes.load(ordering: .relaxed)
+        // The last call ends the announcement of the writer, which need not succeed.
+        let changes = whole.changes.load(ordering: .relaxed) - 1
         #expect(changes >= 10)
         for moment in 0..<changes {
             let base = MemoryStore(objects: before.objects)

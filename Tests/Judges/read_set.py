@@ -159,7 +159,7 @@ def decrypt(cipher, nonce, data, additional):
 
 class Set:
     def __init__(self, path, secret=None):
-        self.path, self.header, self.files, self.sessions = path, None, {}, {}
+        self.path, self.header, self.files, self.sessions, self.moved = path, None, {}, {}, None
         for name in ("set.a", "set.b"):
             try:
                 data = self.file(name)
@@ -268,6 +268,78 @@ class Set:
             content = self.opened(salt, counter, content, data[:16] + data[48:head])
         return kind, ids, payload(compression, plain, content)
 
+    # --- section 11.3: moves ---
+
+    def moves(self):
+        """What all moves objects say: {(pack, offset): [(pack, offset), ...]}."""
+        result = {}
+        oids = set()
+        for folder in ("moves", "copies/moves"):
+            try:
+                oids |= {name[:-6] for name in os.listdir(os.path.join(self.path, folder)) if name.endswith(".moves")}
+            except OSError:
+                pass
+        for oid in sorted(oids):
+            problem = None
+            for folder in ("moves", "copies/moves"):
+                try:
+                    for old, new in self.moves_file("%s/%s.moves" % (folder, oid), oid):
+                        result.setdefault(old, []).append(new)
+                    break
+                except (OSError, Damaged) as error:
+                    problem = problem or error
+            else:
+                raise Damaged("moves %s: %s" % (oid, problem))
+        return result
+
+    def moves_file(self, name, oid):
+        data = self.file(name)
+        need(len(data) >= 256 and data[:8] == b"RLGTMOVE", "not a moves object")
+        need(check(data[:124]) == struct.unpack_from("<I", data, 124)[0], "the header is damaged")
+        version, compression, size, plain, stored = struct.unpack_from("<HBxIQQ", data, 8)
+        need(version == 1 and size == 256 and data[128:256] == self.header, "another format or set")
+        need(data[32:48].hex() == oid, "another name")
+        need(plain <= 64 << 20 and len(data) == 256 + stored, "a bad length")
+        need(hashlib.sha256(data[256:]).digest() == data[64:96], "the stored body does not match its hash")
+        cursor = Cursor(payload(compression, plain, data[256:]))
+        packs = [cursor.take(16).hex() for _ in range(cursor.varint())]
+        need(packs == sorted(set(packs)), "packs out of order")
+        result, last = [], -1
+        groups = cursor.varint()
+        need(groups <= len(packs), "too many groups")
+        for _ in range(groups):
+            pack, count, offset = cursor.varint(), cursor.varint(), 0
+            need(last < pack < len(packs) and count >= 1, "groups out of order")
+            last = pack
+            for number in range(count):
+                gap, target, new = cursor.varint(), cursor.varint(), cursor.varint()
+                offset += gap
+                need(gap >= (1 if number else 12) and offset < 1 << 28 and 12 <= new < 1 << 28, "a bad offset")
+                need(target < len(packs) and target != pack, "a bad pack")
+                result.append(((packs[pack], offset * 16), (packs[target], new * 16)))
+        need(cursor.done() and len(result) <= 4194304, "moves hold more than they should")
+        return result
+
+    def find(self, pack, offset):
+        """Where the record lies now."""
+        if self.has(pack):
+            return pack, offset
+        if self.moved is None:
+            self.moved = self.moves()
+        queue, seen = [(pack, offset)], {(pack, offset)}
+        for place in queue:
+            for target in self.moved.get(place, []):
+                if target not in seen and len(seen) <= 64:
+                    if self.has(target[0]):
+                        return target
+                    seen.add(target)
+                    queue.append(target)
+        return pack, offset
+
+    def has(self, pack):
+        name = "packs/%s/%s.pack" % (pack[:2], pack)
+        return any(os.path.exists(os.path.join(self.path, folder, name)) for folder in ("", "copies"))
+
     # --- section 7: points ---
 
     def point(self, oid):
@@ -345,6 +417,7 @@ class Set:
         """The stored units of a page: (first unit in the stream, ids, pack, offset, size, first in frame)."""
         units = min(PAGE_UNITS, -(-stream["length"] // self.unit) - number * PAGE_UNITS)
         problem = None
+        pack, offset = self.find(pack, offset)
         for folder in ("packs", "copies/packs"):
             try:
                 kind, ids, data = self.record("%s/%s/%s.pack" % (folder, pack[:2], pack), offset, size)
@@ -378,6 +451,7 @@ class Set:
             used, cursor = stream["used"], 0
             for page in stream["pages"]:
                 for first, ids, pack, offset, size, index in self.runs_of(stream, *page):
+                    pack, offset = self.find(pack, offset)
                     kind, stored, data = self.record("packs/%s/%s.pack" % (pack[:2], pack), offset, size)
                     need(kind == 1 and stored[index : index + len(ids)] == ids, "a frame holds other units")
                     for i, unit_id in enumerate(ids):

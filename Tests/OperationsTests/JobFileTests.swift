@@ -104,11 +104,24 @@ import Testing
         #expect(!"\(fault)".contains("geheim"))
     }
 
-    @Test(arguments: ["clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt", "forget", "copy"])
+    @Test(arguments: ["clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt", "copy"])
     func laterVerbsSaySo(verb: String) throws {
         let fault = try Self.fault("{'\(verb)': {disks: ['serial:A']}}")
         #expect(fault.code == .unsupported)
         #expect(fault.what.contains("\"\(verb)\" is not in this version"))
+    }
+
+    @Test func forgettingAndPruningAreSteps() throws {
+        let forget = try Self.one(
+            "{forget: {set: 'label:B/sets', keepDaily: 7, keepLast: '2', point: ['ab12'], prune: true}}")
+        #expect(
+            forget.arguments == [
+                "forget", "--keep-daily=7", "--keep-last=2", "--point=ab12", "--prune", "--", "label:B/sets",
+            ])
+        #expect(forget.set == "label:B/sets" && forget.disks.isEmpty)
+        let prune = try Self.one("{prune: {set: '/s', dryRun: true, grace: 1}}")
+        #expect(prune.arguments == ["prune", "--dry-run", "--grace=1", "--", "/s"])
+        #expect(try Self.fault("{prune: {set: '/s', keepLast: 1}}").what.contains("keepLast"))
     }
 
     @Test(arguments: ["/dev/sda", "disk.img", "label:ROOT", "uuid:12", "serial:", "size:big", "/dev/sda:2"])

@@ -11,6 +11,11 @@ struct RecordPlace: Hashable, Sendable {
     var offset: Int
     /// Size of the record with head and padding.
     var length: Int
+
+    /// The same record at another place.
+    func moved(to start: RecordStart) -> RecordPlace {
+        RecordPlace(pack: start.pack, offset: start.offset, length: length)
+    }
 }
 
 /// Consecutive units of a stream that lie consecutively in one frame.

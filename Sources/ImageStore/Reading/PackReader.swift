@@ -6,21 +6,37 @@ import Findings
 import Geometry
 import Synchronization
 
-/// Opens packs and keeps the last ones open.
+/// Opens packs, keeps the last ones open, and knows where records went whose packs were removed.
 final class PackShelf: Sendable {
     let store: any ObjectStore
     let set: SetHeader
     private let open = Mutex<[String: (handle: any ObjectHandle, turn: UInt64)]>([:])
     private let turn = Atomic<UInt64>(0)
+    private let relocations = Mutex(Relocations())
     private static let most = 24
+
+    private struct Relocations {
+        var map: MoveMap?
+        /// Packs for which the moves were read again.
+        var asked: Set<ObjectID> = []
+        var search: RecordSearch?
+        /// Packs of which records were found by searching.
+        var searched: Set<ObjectID> = []
+    }
 
     init(store: any ObjectStore, set: SetHeader) {
         self.store = store
         self.set = set
     }
 
-    /// The pack `id` (or its second copy), its header checked once when it is opened.
+    /// The pack `id` (or its second copy).
     func pack(_ id: ObjectID, copy: Bool = false) throws(Fault) -> any ObjectHandle {
+        guard let handle = try find(id, copy: copy) else { throw missing(id, copy: copy) }
+        return handle
+    }
+
+    /// The pack `id` (or its second copy), if it is there.
+    private func find(_ id: ObjectID, copy: Bool) throws(Fault) -> (any ObjectHandle)? {
         let name = copy ? ObjectName.copy(of: ObjectName.pack(id)) : ObjectName.pack(id)
         let now = turn.add(1, ordering: .relaxed).newValue
         let known: (any ObjectHandle)? = open.withLock { open in
@@ -28,11 +44,7 @@ final class PackShelf: Sendable {
             return open[name]?.handle
         }
         if let known { return known }
-        guard let handle = try store.open(name) else {
-            throw Fault(
-                .setDamaged, what: "The file is missing.", place: "\(store.name)/\(name)",
-                remedy: "Put the file back from a copy of the set; `relight verify` lists what is lost without it.")
-        }
+        guard let handle = try store.open(name) else { return nil }
         open.withLock { open in
             if open.count >= PackShelf.most, let oldest = open.min(by: { $0.value.turn < $1.value.turn }) {
                 open[oldest.key] = nil
@@ -40,6 +52,86 @@ final class PackShelf: Sendable {
             open[name] = (handle, now)
         }
         return handle
+    }
+
+    /// The pack that holds the record at `place` (or its second copy), and where in it: there, or where it was moved to.
+    /// The record's first id at `index`, `id`, finds it when nothing says where it went.
+    func locate(
+        _ place: RecordPlace, copy: Bool, id: UnitID, index: Int
+    ) throws(Fault) -> (handle: any ObjectHandle, place: RecordPlace) {
+        if let handle = try find(place.pack, copy: copy) { return (handle, place) }
+        let start = RecordStart(pack: place.pack, offset: place.offset)
+        if let found = try follow(start, try moves(), copy) { return (found.0, place.moved(to: found.1)) }
+        // A second copy that is missing beside its first was not moved.
+        let first = copy ? try find(place.pack, copy: false) : nil
+        if first == nil {
+            // Space may have been reclaimed since the moves were read, which is looked for once for each pack.
+            if relocations.withLock({ $0.asked.insert(place.pack).inserted }) {
+                try store.awaitListings()
+                let map = try MoveMap(store, set)
+                relocations.withLock { $0.map = map }
+                if let found = try follow(start, map, copy) { return (found.0, place.moved(to: found.1)) }
+            }
+            if let found = try search(id, index: index, copy: copy, size: place.length) {
+                relocations.withLock { _ = $0.searched.insert(place.pack) }
+                return (found.0, place.moved(to: found.1))
+            }
+        }
+        throw missing(place.pack, copy: copy)
+    }
+
+    private func missing(_ id: ObjectID, copy: Bool) -> Fault {
+        Fault(
+            .setDamaged, what: "The file is missing.", place: place(id, copy: copy),
+            remedy: "Put the file back from a copy of the set; `relight verify` lists what is lost without it.")
+    }
+
+    /// The moves as they were when they were last read.
+    func moves() throws(Fault) -> MoveMap {
+        if let known = relocations.withLock({ $0.map }) { return known }
+        let map = try MoveMap(store, set)
+        relocations.withLock { $0.map = $0.map ?? map }
+        return map
+    }
+
+    private func follow(
+        _ start: RecordStart, _ map: MoveMap, _ copy: Bool
+    ) throws(Fault) -> (any ObjectHandle, RecordStart)? {
+        try map.follow(start) { (start) throws(Fault) in try find(start.pack, copy: copy).map { ($0, start) } }
+    }
+
+    /// Looks for a record in the footers of all packs.
+    func search(
+        _ id: UnitID, index: Int, copy: Bool, size: Int
+    ) throws(Fault) -> (any ObjectHandle, RecordStart)? {
+        let search: RecordSearch
+        if let known = relocations.withLock({ $0.search }) {
+            search = known
+        } else {
+            search = try RecordSearch(store, set)
+            relocations.withLock { $0.search = $0.search ?? search }
+        }
+        for start in search.candidates(id, index: index) {
+            guard let handle = try find(start.pack, copy: copy),
+                let head = try? handle.bytes(
+                    at: ByteCount(UInt64(start.offset)),
+                    count: min(size, RecordHeader.fixedSize + RecordHeader.maximumIDs * UnitID.size)),
+                let record = try? unsafe RecordHeader(head.span.bytes, at: 0, unitSize: set.unitSize),
+                record.totalSize == size, index < record.ids.count, record.ids[index] == id
+            else { continue }
+            return (handle, start)
+        }
+        return nil
+    }
+
+    /// What had to be searched for so far.
+    var findings: [Finding] {
+        relocations.withLock { $0.searched }.sorted().map { pack in
+            Finding(
+                .warning, "set.moves-lost",
+                what: "The pack is gone and nothing says where its records went; some were found by searching. "
+                    + "`relight prune` notes where they are.", place: place(pack))
+        }
     }
 
     /// The full name of a pack, for messages.

@@ -64,7 +64,7 @@ import Geometry
         let unitSize = point.file.set.unitSize
         if current?.place != run.place {
             current = nil
-            try load(run.place)
+            try load(run)
         }
         guard var frame = current else { throw damaged(run.place, "nothing was read") }
         let last = run.firstInFrame + run.ids.count - 1
@@ -99,8 +99,10 @@ import Geometry
         return unsafe UnsafeRawBufferPointer(rebasing: plain[start..<end])
     }
 
-    private func load(_ place: RecordPlace) throws(Fault) {
-        let record = try read(place, copy: false)
+    private func load(_ run: PageRun) throws(Fault) {
+        let place = run.place
+        guard let id = run.ids.first else { throw damaged(place, "no unit of it is asked for") }
+        let record = try read(place, copy: false, id: id, index: run.firstInFrame)
         guard record.kind == .frame else { throw damaged(place, "it is not a frame") }
         let payload = record.headSize..<record.headSize + record.storedLength
         guard let bytes = unsafe decoder.plain(record, buffer.bytes(payload)) else {
@@ -111,9 +113,11 @@ import Geometry
         current = (place, record, 0)
     }
 
-    /// Reads a record into the buffer and checks its head.
-    private func read(_ place: RecordPlace, copy: Bool) throws(Fault) -> RecordHeader {
-        let handle = try point.reader.shelf.pack(place.pack, copy: copy)
+    /// Reads a record into the buffer and checks its head. `id` is what the point knows of it: its id number `index`.
+    private func read(
+        _ hint: RecordPlace, copy: Bool, id: UnitID, index: Int
+    ) throws(Fault) -> RecordHeader {
+        let (handle, place) = try point.reader.shelf.locate(hint, copy: copy, id: id, index: index)
         let size = handle.size.bytes
         guard UInt64(place.offset) <= size, UInt64(place.length) <= size - UInt64(place.offset) else {
             throw damaged(place, "the file is cut off at \(size) bytes", copy: copy)
@@ -153,7 +157,7 @@ import Geometry
     ) throws(Fault) -> [PageRun] {
         current = nil
         let place = reference.place
-        let record = try read(place, copy: copy)
+        let record = try read(place, copy: copy, id: reference.hash, index: 0)
         guard record.kind == .page, record.ids == [reference.hash] else {
             throw damaged(place, "it is not the list the recovery point means", copy: copy)
         }

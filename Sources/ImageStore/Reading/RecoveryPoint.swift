@@ -30,15 +30,23 @@ public final class RecoveryPoint: Sendable {
         file.streams.indices.map { PointStream(self, index: $0, file.streams[$0]) }
     }
 
-    /// The packs it needs, by name, that are missing or have another size. Quick: looks at names and sizes only.
+    /// The packs it needs, by name, that are missing or have another size, and whose records were not moved elsewhere.
+    /// Quick: looks at names, sizes and moves only.
     public func missingPacks() throws(Fault) -> [String] {
         var sizes: [String: UInt64] = [:]
         for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
             for object in try reader.store.list(folder) { sizes[object.name] = object.size.bytes }
         }
-        // Packs of lists are there twice; one sound copy will do.
-        return file.packs.map { (ObjectName.pack($0.id), $0.size) }
-            .filter { sizes[$0.0] != $0.1 && sizes[ObjectName.copy(of: $0.0)] != $0.1 }.map(\.0)
+        func isThere(_ name: String, _ size: UInt64?) -> Bool {
+            // Packs of lists are there twice; one sound copy will do.
+            [name, ObjectName.copy(of: name)].contains { sizes[$0] != nil && (size == nil || sizes[$0] == size) }
+        }
+        let missing = file.packs.filter { !isThere(ObjectName.pack($0.id), $0.size) }
+        guard !missing.isEmpty else { return [] }
+        let moves = try MoveMap(reader.store, reader.set)
+        return missing.filter { pack in
+            !moves.targets(of: pack.id).contains { isThere(ObjectName.pack($0), nil) }
+        }.map { ObjectName.pack($0.id) }
     }
 }
 

@@ -53,6 +53,9 @@ public final class SetReader: Sendable {
     /// Whether what the set holds can be read: it is not encrypted, or was opened with its key.
     public var isOpen: Bool { !self.set.isEncrypted || keys != nil }
 
+    /// What was noticed since while points were read: packs of which records had to be searched for.
+    public var laterFindings: [Finding] { shelf.findings }
+
     /// The points of the set.
     public struct Listing: Sendable {
         /// Readable points, oldest first.

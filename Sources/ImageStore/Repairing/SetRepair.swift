@@ -124,16 +124,35 @@ public struct SetRepair {
     private enum SmallKind: CaseIterable {
         case key
         case point
+        case moves
 
         init?(_ name: String) {
             guard let kind = SmallKind.allCases.first(where: { name.hasSuffix($0.suffix) }) else { return nil }
             self = kind
         }
 
-        var folder: String { self == .key ? ObjectName.keys : ObjectName.points }
-        var suffix: String { self == .key ? ".key" : ".point" }
+        var folder: String {
+            switch self {
+            case .key: ObjectName.keys
+            case .point: ObjectName.points
+            case .moves: ObjectName.moves
+            }
+        }
+        var suffix: String {
+            switch self {
+            case .key: ".key"
+            case .point: ".point"
+            case .moves: ".moves"
+            }
+        }
         /// The largest object that is believed.
-        private var most: Int { self == .key ? KeySlot.size : PointFile.headerSize + PointFile.maximumBody }
+        private var most: Int {
+            switch self {
+            case .key: KeySlot.size
+            case .point: PointFile.headerSize + PointFile.maximumBody
+            case .moves: MovesFile.headerSize + MovesFile.maximumBody
+            }
+        }
 
         enum State {
             case sound([UInt8])
@@ -164,6 +183,14 @@ public struct SetRepair {
                     let header = try unsafe PointFile.Header(head.span.bytes, fileSize: UInt64(size))
                     guard ObjectName.id(name, suffix: suffix) == PointFile.id(header.root), header.set == set else {
                         return .damaged("It is another recovery point.")
+                    }
+                    guard hash == header.stored else { return .damaged("Its body is damaged.") }
+                case .moves:
+                    guard size >= MovesFile.headerSize else { return .damaged("It is cut off.") }
+                    let head = Array(bytes[..<MovesFile.headerSize])
+                    let header = try unsafe MovesFile.Header(head.span.bytes, fileSize: UInt64(size))
+                    guard ObjectName.id(name, suffix: suffix) == header.id, header.set == set else {
+                        return .damaged("It belongs to another set, or has another's name.")
                     }
                     guard hash == header.stored else { return .damaged("Its body is damaged.") }
                 }
@@ -242,10 +269,9 @@ public struct SetRepair {
         let total = listed.reduce(ByteCount.zero) { $0.adding($1.size) ?? $0 }
         var done = ByteCount.zero
         var names = Set(try firstNames(ObjectName.packs, ".pack"))
-        // Once records were moved, a pack that is not there may have been removed on purpose; verification follows them.
-        if try store.list(ObjectName.moves).isEmpty {
-            for id in references.keys { names.insert(ObjectName.pack(id)) }
-        }
+        // A pack whose records were moved is not missing.
+        let moves = try MoveMap(store, set)
+        for id in references.keys where moves.targets(of: id).isEmpty { names.insert(ObjectName.pack(id)) }
         for first in names.sorted() {
             guard let id = ObjectName.id(first, suffix: ".pack") else { continue }
             try Interruption.check()

@@ -173,6 +173,17 @@ public final class MemoryStore: ObjectStore {
         try interceptor?(operation)
     }
 
+    /// Lets as many calls or seconds pass as lists are late.
+    public func awaitListings() throws(Fault) {
+        state.withLock { state in
+            switch state.lateness {
+            case .none: break
+            case .operations(let count): state.operations += count + 1
+            case .seconds(let seconds): state.time += seconds
+            }
+        }
+    }
+
     /// Nothing to do.
     public func prepare() throws(Fault) {}
 

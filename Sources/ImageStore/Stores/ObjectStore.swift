@@ -3,6 +3,8 @@
 
 public import Findings
 public import Geometry
+import Glibc
+import Threads
 
 /// A place that holds an image set: named, immutable objects and nothing else.
 ///
@@ -20,6 +22,9 @@ public protocol ObjectStore: AnyObject, Sendable {
     /// Seconds in which an object that is finished, or removed, may be missing from, or still stand in,
     /// ``list(_:)`` and ``announcements()``. ``open(_:)`` is never late.
     var listingDelay: UInt64 { get }
+    /// Returns when everything that was finished or removed before the call shows in lists: at once, or after
+    /// ``listingDelay``. Throws `interrupted`.
+    func awaitListings() throws(Fault)
     /// Makes the place ready to be written to (a folder: creates it).
     func prepare() throws(Fault)
     /// The place's clock: seconds since 1970.
@@ -110,6 +115,16 @@ extension ObjectHandle {
 }
 
 extension ObjectStore {
+    /// Lets ``listingDelay`` pass.
+    public func awaitListings() throws(Fault) {
+        var left = listingDelay * 10
+        while left > 0 {
+            try Interruption.check()
+            usleep(100_000)
+            left -= 1
+        }
+    }
+
     /// Announces a writer or pruner under a random id.
     public func announce(_ kind: Announced.Kind) throws(Fault) -> any Announcement {
         try announce(kind, as: ObjectID.random().text)
@@ -131,6 +146,17 @@ extension ObjectStore {
             // What is known to be wrong must not stay under a name that promises something.
             try? delete(name)
             throw notKept(name)
+        }
+    }
+
+    /// As ``put(_:_:)``, but no fault when the same object is there already: who mends a set may have been faster.
+    func putCopy(_ name: String, _ bytes: [UInt8]) throws(Fault) {
+        do throws(Fault) {
+            try put(name, bytes)
+        } catch {
+            guard error.code == .storeFailed, let there = try open(name), there.size.bytes == UInt64(bytes.count),
+                try there.bytes(at: .zero, count: bytes.count) == bytes
+            else { throw error }
         }
     }
 

@@ -36,6 +36,7 @@ private final class Verifier {
     /// Pages whose both copies and all frames are sound.
     private var soundPages: Set<UnitID> = []
     private var places: [Place: Int] = [:]
+    private var moves = MoveMap()
 
     private struct Place: Hashable {
         var file: String
@@ -58,6 +59,10 @@ private final class Verifier {
             damage(file, -1, finding.what)
         }
         let points = try loadPoints(names)
+        moves = try MoveMap(reader.store, reader.set)
+        for copy in moves.damaged {
+            damage(copy.name, copy.fault.extent.flatMap(\.start.int) ?? -1, copy.fault.what)
+        }
         try inspectPacks(points, all: names == nil)
         if depth == .full { try readPacks() }
         for point in points { try check(point) }
@@ -179,11 +184,16 @@ private final class Verifier {
         for point in points { for pack in point.file.packs { needed[pack.id] = pack } }
         var names: [String: ObjectID] = [:]
         var sizes: [String: ByteCount] = [:]
-        for id in needed.keys { names[ObjectName.pack(id)] = id }
+        // Where records of a pack went that was removed. Whether all went is found out record by record.
+        var targets: Set<ObjectID> = []
+        for id in needed.keys {
+            let moved = try reader.store.open(ObjectName.pack(id)) == nil ? moves.targets(of: id) : []
+            if moved.isEmpty { names[ObjectName.pack(id)] = id } else { targets.formUnion(moved) }
+        }
         for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
             for object in try reader.store.list(folder) {
                 guard let id = ObjectName.id(object.name, suffix: ".pack") else { continue }
-                if all || needed[id] != nil {
+                if all || needed[id] != nil || targets.contains(id) {
                     names[object.name] = id
                     sizes[object.name] = object.size
                 }
@@ -476,7 +486,8 @@ private final class Verifier {
     ) throws(Fault) {
         var runs: [PageRun]?
         var first: Int?
-        let name = ObjectName.pack(reference.place.pack)
+        let place = try actual(reference.place)
+        let name = ObjectName.pack(place.pack)
         for (copy, name) in [(false, name), (true, ObjectName.copy(of: name))] {
             do throws(Fault) {
                 let read = try decoder.page(reference, number: number, of: stream, copy: copy)
@@ -485,7 +496,7 @@ private final class Verifier {
                 guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
                 let known =
                     places[Place(file: name, offset: -1)].flatMap { files[name] == nil ? $0 : nil }
-                    ?? damage(name, reference.place.offset, error.what)
+                    ?? damage(name, place.offset, error.what)
                 first = first ?? known
             }
         }
@@ -496,12 +507,12 @@ private final class Verifier {
         var sound = first == nil
         for run in runs {
             let extent = stream.extent(run, page: number)
-            if let damage = problem(run) {
+            if let damage = try problem(run) {
                 lose(damage, point, stream, extent)
                 sound = false
             } else if stream.description.used.intersection(extent).isEmpty {
                 lose(
-                    damage(name, reference.place.offset, "A list names units where nothing is in use."), point, stream,
+                    damage(name, place.offset, "A list names units where nothing is in use."), point, stream,
                     extent)
                 sound = false
             }
@@ -509,27 +520,46 @@ private final class Verifier {
         if sound { soundPages.insert(reference.hash) }
     }
 
+    /// Where a record lies, as far as moves tell.
+    private func actual(_ hint: RecordPlace) throws(Fault) -> RecordPlace {
+        if files[ObjectName.pack(hint.pack)] != nil || moves.isEmpty { return hint }
+        let start = try moves.follow(RecordStart(pack: hint.pack, offset: hint.offset)) { (start) throws(Fault) in
+            files[ObjectName.pack(start.pack)] == nil ? nil : start
+        }
+        return start.map { hint.moved(to: $0) } ?? hint
+    }
+
     /// The damage that hits a run; `nil` when its frame is sound.
-    private func problem(_ run: PageRun) -> Int? {
-        let name = ObjectName.pack(run.place.pack)
+    private func problem(_ run: PageRun) throws(Fault) -> Int? {
+        let place = try actual(run.place)
+        let name = ObjectName.pack(place.pack)
         guard let file = files[name] else {
+            if let id = run.ids.first,
+                let found = try reader.shelf.search(id, index: run.firstInFrame, copy: false, size: place.length)
+            {
+                damage(
+                    name, -1,
+                    "The file is gone and nothing says where its records went. Some were found by searching: they can "
+                        + "be restored, and `relight prune` notes where they are.", harmless: true)
+                if try isHeld(run, at: found.1) { return nil }
+            }
             return damage(name, -1, "The file is missing.")
         }
-        if let gap = file.gaps.first(where: { $0.contains(run.place.offset) }) {
+        if let gap = file.gaps.first(where: { $0.contains(place.offset) }) {
             return damage(name, gap.lowerBound, "\(gap.count) bytes hold no sound record.")
         }
-        guard let record = file.record(run.place.offset) else {
-            if run.place.offset >= file.end {
+        guard let record = file.record(place.offset) else {
+            if place.offset >= file.end {
                 return damage(name, file.end, "The records after this place are missing.")
             }
-            return damage(name, run.place.offset, "There is no record where a recovery point refers to one.")
+            return damage(name, place.offset, "There is no record where a recovery point refers to one.")
         }
-        if let known = places[Place(file: name, offset: run.place.offset)] { return known }
+        if let known = places[Place(file: name, offset: place.offset)] { return known }
         let marks = file.marks[Int(file.firsts[record])..<Int(file.firsts[record + 1])].dropFirst(run.firstInFrame)
         guard marks.count >= run.ids.count,
             zip(run.ids, marks).allSatisfy({ UInt32(truncatingIfNeeded: $0.b) == $1 })
         else {
-            return damage(name, run.place.offset, "The record holds other units than a recovery point refers to.")
+            return damage(name, place.offset, "The record holds other units than a recovery point refers to.")
         }
         // Without the footer the end of a record is not told by where the next one begins.
         guard !file.gaps.isEmpty || run.place.length == file.length(record) else {
@@ -538,6 +568,16 @@ private final class Verifier {
                 "The record has \(file.length(record)) bytes; a recovery point refers to \(run.place.length).")
         }
         return nil
+    }
+
+    /// Whether a record that was searched for holds the run's units, and was not found damaged.
+    private func isHeld(_ run: PageRun, at start: RecordStart) throws(Fault) -> Bool {
+        let name = ObjectName.pack(start.pack)
+        guard let file = files[name], let record = file.record(start.offset),
+            places[Place(file: name, offset: start.offset)] == nil
+        else { return false }
+        let marks = file.marks[Int(file.firsts[record])..<Int(file.firsts[record + 1])].dropFirst(run.firstInFrame)
+        return marks.count >= run.ids.count && zip(run.ids, marks).allSatisfy { UInt32(truncatingIfNeeded: $0.b) == $1 }
     }
 
     private func lose(_ damage: Int, _ point: RecoveryPoint, _ stream: PointStream, _ extent: Extent) {

@@ -53,7 +53,34 @@ extension SetWriter {
             let size = PointFile.headerSize + PointFile.maximumBody
             guard let count = handle.size.int, count <= size else { continue }
             guard let bytes = try? handle.bytes(at: .zero, count: count) else { continue }
-            try store.put(missing, bytes)
+            try restore(missing, from: sound, bytes, store)
+        }
+    }
+
+    /// Writes copies of moves of which one is missing or damaged.
+    static func mendMoves(_ store: any ObjectStore, _ set: SetHeader) throws(Fault) {
+        for copy in try MoveMap(store, set).damaged {
+            guard let id = ObjectName.id(copy.name, suffix: ".moves") else { continue }
+            let first = ObjectName.moves(id)
+            let other = copy.name == first ? ObjectName.copy(of: first) : first
+            guard (try? MoveMap.read(store, other, id, set)) != nil, let handle = try? store.open(other),
+                let count = handle.size.int, let bytes = try? handle.bytes(at: .zero, count: count)
+            else { continue }
+            try store.delete(copy.name)
+            try restore(copy.name, from: other, bytes, store)
+        }
+    }
+
+    /// Puts a missing copy. What somebody removes meanwhile must not come back.
+    private static func restore(
+        _ missing: String, from sound: String, _ bytes: [UInt8], _ store: any ObjectStore
+    ) throws(Fault) {
+        var failure: Fault?
+        do throws(Fault) { try store.putCopy(missing, bytes) } catch { failure = error }
+        if try store.open(sound) == nil {
+            try store.delete(missing)
+        } else if let failure {
+            throw failure
         }
     }
 }

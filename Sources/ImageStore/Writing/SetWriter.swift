@@ -83,6 +83,8 @@ public final class SetWriter: Sendable {
     let packs: PackTable
     let contents: ContentsShelf
     private let store: any ObjectStore
+    /// Tells those who reclaim space that packs may be referred to which no point refers to yet.
+    private let announcement: HeldAnnouncement
     private let state = Mutex(State())
     private let statisticsState = Mutex(Statistics())
     private let failed = Mutex<Fault?>(nil)
@@ -118,6 +120,8 @@ public final class SetWriter: Sendable {
                 remedy: "Back up to a new place with --encrypt, or leave the encryption options out.")
         }
         try store.prepare()
+        // Before the first look at what the set holds.
+        announcement = HeldAnnouncement(try store.announce(.writer))
         if let header = found.header {
             set = header
             keys =
@@ -161,6 +165,7 @@ public final class SetWriter: Sendable {
         lists = PackWriter(store: store, set: set, kind: .lists, limit: limit, twice: true, packs: packs)
         for finding in try SetWriter.load(store, set, packs, index, pages) { events(.finding(finding)) }
         try SetWriter.mendPoints(store, keys)
+        try SetWriter.mendMoves(store, set)
         try takeOver(events)
     }
 
@@ -273,14 +278,17 @@ public final class SetWriter: Sendable {
             // This makes the point exist; its second copy follows.
             try store.put(ObjectName.point(id), bytes)
             do throws(Fault) {
-                try store.put(ObjectName.copy(of: ObjectName.point(id)), bytes)
+                try store.putCopy(ObjectName.copy(of: ObjectName.point(id)), bytes)
             } catch {
                 // The point exists and is complete: whoever was told otherwise would be told wrong.
                 note(SetWriter.noSecondCopy(error, "\(store.name)/\(ObjectName.copy(of: ObjectName.point(id)))"))
             }
+            try requireKept(references, id)
+            announcement.end()
             for finding in findings { events?(.finding(finding)) }
             return file.summary(id)
         } catch {
+            announcement.end()
             markFailed(error)
             throw error
         }
@@ -288,6 +296,7 @@ public final class SetWriter: Sendable {
 
     /// Ends without a point. What was stored completely is kept, so that the next backup need not store it again.
     public func abandon() {
+        defer { announcement.end() }
         let open = state.withLock { state in
             defer { state.committed = true }
             return !state.committed
@@ -387,9 +396,12 @@ public final class SetWriter: Sendable {
     ) throws(Fault) -> [Finding] {
         let hasher = try Hasher256()
         var findings: [Finding] = []
+        let gone = Set(
+            try store.list(ObjectName.tombstones).compactMap { ObjectName.id($0.name, suffix: ".gone") })
         let copies = Set(try store.list(ObjectName.copy(of: ObjectName.packs)).map(\.name))
         for object in try store.list(ObjectName.packs).sorted(by: { $0.name < $1.name }) {
-            guard let id = ObjectName.id(object.name, suffix: ".pack") else { continue }
+            // A pack that is about to be removed is not built upon.
+            guard let id = ObjectName.id(object.name, suffix: ".pack"), !gone.contains(id) else { continue }
             do throws(Fault) {
                 guard let handle = try store.open(object.name) else { continue }
                 // A footer whose hash is wrong is found out before its first record is looked at.
@@ -467,23 +479,42 @@ public final class SetWriter: Sendable {
 
     // MARK: - Committing
 
-    /// Every pack the point refers to, checked again to be there.
+    /// Every pack the point refers to, checked again to be there and not about to be removed. Each is asked for by its
+    /// name: lists may be late.
     private func references() throws(Fault) -> [PackReference] {
         let referenced = state.withLock { $0.referenced }
-        var sizes: [String: UInt64] = [:]
-        for object in try store.list(ObjectName.packs) { sizes[object.name] = object.size.bytes }
         var result: [PackReference] = []
         for number in referenced.sorted() {
-            let name = ObjectName.pack(packs.id(number))
-            guard let reference = packs.reference(number), sizes[name] == reference.size else {
-                throw Fault(
-                    .storeFailed, what: "The pack is gone or changed while the backup ran.",
-                    place: "\(store.name)/\(name)",
-                    remedy: "See who else works on the set, then run the backup again.")
-            }
+            let id = packs.id(number)
+            guard let reference = packs.reference(number), try isKept(reference),
+                try store.open(ObjectName.tombstone(id)) == nil
+            else { throw changed(id) }
             result.append(reference)
         }
         return result
+    }
+
+    private func isKept(_ pack: PackReference) throws(Fault) -> Bool {
+        try store.open(ObjectName.pack(pack.id))?.size.bytes == pack.size
+    }
+
+    /// Looks once more whether all packs are there, now that the point exists: whoever reclaims space either saw the
+    /// point, or removed a pack before this. Then the point is taken back.
+    private func requireKept(_ references: [PackReference], _ point: ObjectID) throws(Fault) {
+        // Where the medium cannot even be asked the point stays: it is complete as far as anybody knows.
+        for pack in references where (try? isKept(pack)) == false {
+            try? store.delete(ObjectName.copy(of: ObjectName.point(point)))
+            try store.delete(ObjectName.point(point))
+            throw changed(pack.id)
+        }
+    }
+
+    private func changed(_ pack: ObjectID) -> Fault {
+        Fault(
+            .storeFailed, what: "The pack was removed or changed while the backup ran, so there is no recovery point.",
+            place: "\(store.name)/\(ObjectName.pack(pack))",
+            remedy:
+                "Run the backup again: what it stored is used. Space should not be reclaimed while backups run.")
     }
 
     private func nextNumber() throws(Fault) -> UInt64 {

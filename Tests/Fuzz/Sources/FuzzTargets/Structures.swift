@@ -17,7 +17,7 @@ extension FuzzTarget {
         let bytes = Array(input.dropFirst(2))
         let unit = input[1] & 1 == 0 ? 65_536 : 16_384
         let span = unsafe bytes.span.bytes
-        switch input[0] % 7 {
+        switch input[0] % 16 {
         case 0:
             keep(SetHeader.forbidsWriting(span))
             guard let header = try? SetHeader(span) else { return }
@@ -72,6 +72,29 @@ extension FuzzTarget {
             guard let slot = try? KeySlot(span) else { return }
             promise(slot.cost.memory <= 1 << 30 && slot.cost.p <= 16, "no key derivation is without bounds")
             promise(slot.label.utf8.count <= 3 * KeySlot.labelSize, "a label is short")
+        case 7:
+            keep(try? MovesFile.Header(span, fileSize: UInt64(bytes.count)))
+            guard let moves = try? MovesFile(body: Array(bytes.dropFirst(MovesFile.headerSize))) else { return }
+            var records = 0
+            for group in moves.groups {
+                for entry in moves.entries[group.range] {
+                    let start = RecordStart(
+                        pack: moves.packs[Int(group.pack)], offset: Int(entry.old) * RecordHeader.alignment)
+                    promise(
+                        moves.target(of: start)?.pack == moves.packs[Int(entry.pack)], "a record that moved is found")
+                    records += 1
+                }
+                promise(!moves.targets(of: moves.packs[Int(group.pack)]).isEmpty, "a pack's records went somewhere")
+            }
+            promise(records == moves.entries.count, "every record is in a group")
+            let names = moves.packs
+            let again = MovesFile(
+                moves.groups.flatMap { group in
+                    moves.entries[group.range].map {
+                        MovesFile.Move(oldPack: group.pack, old: $0.old, newPack: $0.pack, new: $0.new)
+                    }
+                }, names: names)
+            promise(again.entries.count == moves.entries.count, "moves are written as they were read")
         default:
             var cursor = FieldCursor(bytes)
             guard let list = try? RunList.read(&cursor, limit: ByteCount(1 << 60), "runs") else { return }
@@ -110,7 +133,7 @@ enum StructureSeeds {
             guard range.upperBound <= bytes.count, place <= bytes.count - 4 else { return }
             bytes.put(CRC32.castagnoli.checksum(Array(bytes[range])), at: place)
         }
-        switch input[0] % 7 {
+        switch input[0] % 16 {
         case 0: seal(0..<124, at: 124)
         case 1:
             seal(0..<60, at: 60)
@@ -130,6 +153,9 @@ enum StructureSeeds {
         case 6:
             seal(0..<252, at: 252)
             seal(256..<380, at: 380)
+        case 7:
+            seal(0..<124, at: 124)
+            seal(128..<252, at: 252)
         default: return
         }
         input.replaceSubrange(2..., with: bytes)
@@ -173,7 +199,26 @@ enum StructureSeeds {
             Secret([UInt8](repeating: 5, count: 32)), for: .passphrase(Secret([6])), label: "fuzz", created: 4,
             cost: .init(logN: 10, r: 8, p: 1), set: locked)
         result.append(("key-slot", [6, 0] + slot.bytes))
+        result.append(("moves", [7, 0] + (try moves())))
         return result
+    }
+
+    /// A table of moves whose body is not compressed.
+    private static func moves() throws -> [UInt8] {
+        let set = SetHeader(id: ObjectID(high: 1, low: 2), created: 3, unitSize: 65_536)
+        // Ids that do not compress.
+        let names = (1...3).map {
+            ObjectID(high: $0 &* 0x9E37_79B9_7F4A_7C15, low: $0 &* 0xD134_2543_DE82_EF95)
+        }
+        let file = MovesFile(
+            [
+                MovesFile.Move(oldPack: 0, old: 12, newPack: 2, new: 12),
+                MovesFile.Move(oldPack: 0, old: 400, newPack: 1, new: 77),
+                MovesFile.Move(oldPack: 1, old: 77, newPack: 2, new: 123_456),
+            ], names: names)
+        let bytes = try file.bytes(set, id: ObjectID(high: 8, low: 9))
+        promise(bytes[10] == StoredID.raw, "the seed's body is not compressed")
+        return bytes
     }
 
     /// Bodies of two points: one of a set, one with a partition table.
