@@ -140,6 +140,7 @@ extension ObjectStore {
             upload.abandon()
             throw error
         }
+        guard SafetyRules.keep(.readBack) else { return }
         guard let handle = try open(name) else { throw notKept(name) }
         handle.dropCaches()
         guard handle.size.bytes == UInt64(bytes.count), try handle.bytes(at: .zero, count: bytes.count) == bytes else {
