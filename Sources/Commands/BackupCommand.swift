@@ -54,6 +54,7 @@ struct BackupCommand: ParsableCommand {
     @Flag(help: "Do not read the set back before the point is sealed.") var noVerify = false
     @Flag(help: "Encrypt a set that is made now; asks for a passphrase unless one of the next two is given.")
     var encrypt = false
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
     @Option(help: ArgumentHelp("How a new set is encrypted: aes256 or aes128.", valueName: "cipher"))
     var cipher = NewEncryption.Cipher.aes256
@@ -78,6 +79,7 @@ struct BackupCommand: ParsableCommand {
             throw Fault(.usage, what: "No disk is named.", remedy: "`relight disks` lists the disks of this machine.")
         }
         var request = BackupRequest(disks: disks, set: to)
+        request.also = places.also
         request.name = name
         request.volumes = volume
         request.compression = compression

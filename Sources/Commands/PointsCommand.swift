@@ -17,11 +17,12 @@ struct PointsCommand: ParsableCommand {
         commandName: "points", abstract: "Lists the recovery points of an image set.")
 
     @Argument(help: "The image set: a folder, or label:NAME/folder.") var set: String
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
 
     func run() throws {
         let console = Console.current.withLock { $0 }
-        let opened = try OpenedSet(set, keys: key.ring())
+        let opened = try OpenedSet(set, also: places.also, keys: key.ring())
         defer { opened.close() }
         let listing = try opened.reader.points()
         console.document(
@@ -120,12 +121,13 @@ struct ShowCommand: ParsableCommand {
     @Argument(
         help: ArgumentHelp("SET or SET@POINT; POINT is the beginning of an id, or latest.", valueName: "set[@point]"))
     var point: String
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
 
     func run() throws {
         let console = Console.current.withLock { $0 }
         let name = try SetLocation(point)
-        let opened = try OpenedSet(name.set, keys: key.ring())
+        let opened = try OpenedSet(name.set, also: places.also, keys: key.ring())
         defer { opened.close() }
         let point = try opened.point(name.point, console)
         let facts = point.facts
@@ -147,6 +149,7 @@ struct ShowCommand: ParsableCommand {
             console.line()
             for line in DisksCommand.lines(DiskListing(path: disk.path, model: disk)) { console.line(line) }
         }
+        if let missing = try opened.missingPacks(of: point) { console.receive(.finding(missing.warning)) }
         for finding in facts.findings where finding.severity != .notice || finding.code != "volume.imaged-whole" {
             console.line("  \(finding.severity.rawValue): \(finding)")
         }

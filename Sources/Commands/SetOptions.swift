@@ -12,6 +12,14 @@ import Operations
 import Synchronization
 import Threads
 
+/// Where else a set lies.
+struct PlaceOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Another place the set lies in, or goes on in when the first is full (repeatable).", valueName: "place"))
+    var also: [String] = []
+}
+
 /// What opens an encrypted set.
 struct KeyOptions: ParsableArguments {
     @Option(

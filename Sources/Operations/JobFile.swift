@@ -208,6 +208,7 @@ private struct JobOption {
 
     static let backup = [
         JobOption(key: "name", kind: .text), JobOption(key: "volume", kind: .list),
+        JobOption(key: "also", kind: .list),
         JobOption(key: "encrypt", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
         JobOption(key: "keyFile", kind: .text), JobOption(key: "cipher", kind: .choice(["aes256", "aes128"])),
         JobOption(key: "protect", kind: .text), JobOption(key: "unitSize", kind: .text),
@@ -219,7 +220,7 @@ private struct JobOption {
     ]
     static let verify = [
         JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
-        JobOption(key: "keyFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
     ]
     static let restore = [
         JobOption(key: "layout", kind: .choice(["exact", "keep", "proportional", "fill"])),
@@ -229,7 +230,7 @@ private struct JobOption {
         JobOption(key: "ids", kind: .choice(["keep", "new"])), JobOption(key: "noRepair", kind: .flag),
         JobOption(key: "noAdapt", kind: .flag), JobOption(key: "resume", kind: .flag),
         JobOption(key: "readBack", kind: .choice(["full", "off"])), JobOption(key: "passphraseFile", kind: .text),
-        JobOption(key: "keyFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
     ]
 }
 

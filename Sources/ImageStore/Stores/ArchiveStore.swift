@@ -17,6 +17,8 @@ public final class ArchiveStore: ObjectStore {
     /// What was passed over because it is damaged; empty unless that was allowed.
     public let findings: [Finding]
     private let file: ArchiveFile
+    /// The files it consists of, in order.
+    public var files: [String] { file.parts.map(\.path) }
     private let members: [String: Member]
 
     struct Member: Hashable {
