@@ -72,6 +72,8 @@ struct PointDocument: Encodable {
     let findings: [Finding]
     /// `full`, or `metadata` where what metadata said is unchanged was not read.
     let compare: PointFacts.Comparison
+    /// The point it is a copy of.
+    let origin: PointFacts.Origin?
     /// The places that could not be read; only `show` lists them.
     let unreadableExtents: [Unreadable]?
 
@@ -80,6 +82,7 @@ struct PointDocument: Encodable {
     init(_ point: PointSummary, unreadable extents: [Unreadable]?) {
         unreadableExtents = extents
         compare = point.facts.compare ?? .full
+        origin = point.facts.origin
         (id, number, name) = (point.id, point.number, point.facts.name)
         (time, made) = (point.facts.time, Clock.text(point.facts.time))
         (used, unreadable, tool, machine) = (point.used, point.unreadable, point.facts.tool, point.facts.machine)
@@ -140,6 +143,9 @@ struct ShowCommand: ParsableCommand {
         ].compactMap { $0 }
         if !machine.isEmpty { console.line("  on \(machine.joined(separator: ", "))") }
         console.line("  \(point.summary.used) in use")
+        if let origin = facts.origin {
+            console.line("  a copy of point \(origin.point) of the set \(origin.set)")
+        }
         if facts.compare == .metadata {
             console.line(
                 "  made with --compare metadata: what the filesystems said was unchanged was not read but taken over from "

@@ -123,12 +123,16 @@ public struct JobStep: Hashable, Sendable {
         case verify
         /// Bring a disk back.
         case restore
+        /// Copy points from set to set.
+        case copy
+        /// Write a point into one file.
+        case archive
         /// Run a program.
         case run
     }
     /// Verbs of later versions: known, so that the message can say so.
     static let laterVerbs = [
-        "clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt", "forget", "copy",
+        "clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt", "forget",
     ]
 
     /// Its number, from 1.
@@ -222,6 +226,21 @@ private struct JobOption {
         JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
         JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
     ]
+    static let copy = [
+        JobOption(key: "also", kind: .list), JobOption(key: "toAlso", kind: .list),
+        JobOption(key: "like", kind: .flag), JobOption(key: "plain", kind: .flag),
+        JobOption(key: "encrypt", kind: .flag), JobOption(key: "cipher", kind: .choice(["aes256", "aes128"])),
+        JobOption(key: "passphraseFile", kind: .text), JobOption(key: "keyFile", kind: .text),
+        JobOption(key: "toPassphraseFile", kind: .text), JobOption(key: "toKeyFile", kind: .text),
+        JobOption(key: "level", kind: .level), JobOption(key: "protect", kind: .text),
+        JobOption(key: "unitSize", kind: .text), JobOption(key: "packSize", kind: .text),
+        JobOption(key: "catalogue", kind: .flag), JobOption(key: "noVerify", kind: .flag),
+    ]
+    static let archive = [
+        JobOption(key: "split", kind: .text), JobOption(key: "noVerify", kind: .flag),
+        JobOption(key: "also", kind: .list), JobOption(key: "passphraseFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text),
+    ]
     static let restore = [
         JobOption(key: "layout", kind: .choice(["exact", "keep", "proportional", "fill"])),
         JobOption(key: "size", kind: .sizes), JobOption(key: "drop", kind: .list),
@@ -269,6 +288,8 @@ private struct JobReader {
         case .backup: return backup(keys, number)
         case .verify: return verify(keys, number)
         case .restore: return restore(keys, number)
+        case .copy: return copy(keys, number)
+        case .archive: return archive(keys, number)
         case .run: return nil
         }
     }
@@ -292,6 +313,22 @@ private struct JobReader {
         return JobStep(
             number: number, verb: .verify, arguments: ["verify"] + words + ["--", set], disks: [], targets: [],
             set: JobReader.withoutPoint(set), seconds: nil)
+    }
+
+    private mutating func copy(_ keys: [String: JobValue], _ number: Int) -> JobStep? {
+        let words = options(keys, JobOption.copy, besides: ["from", "to"])
+        guard let source = place(keys["from"], "from"), let target = place(keys["to"], "to") else { return nil }
+        return JobStep(
+            number: number, verb: .copy, arguments: ["copy"] + words + ["--", source, target], disks: [], targets: [],
+            set: target, seconds: nil)
+    }
+
+    private mutating func archive(_ keys: [String: JobValue], _ number: Int) -> JobStep? {
+        let words = options(keys, JobOption.archive, besides: ["from", "to"])
+        guard let source = place(keys["from"], "from"), let file = place(keys["to"], "to") else { return nil }
+        return JobStep(
+            number: number, verb: .archive, arguments: ["archive"] + words + ["--", source, file], disks: [],
+            targets: [], set: JobReader.withoutPoint(source), seconds: nil)
     }
 
     private mutating func restore(_ keys: [String: JobValue], _ number: Int) -> JobStep? {

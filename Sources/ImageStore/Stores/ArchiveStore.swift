@@ -48,6 +48,9 @@ public final class ArchiveStore: ObjectStore {
         members = ArchiveStore.withoutFolder(found)
     }
 
+    /// Forgets all cached content, so that what is read next comes from the medium.
+    public func dropCaches() { file.dropCaches(at: 0, count: file.size) }
+
     // MARK: - The list of members
 
     /// Walks the headers from the first to the end mark.
