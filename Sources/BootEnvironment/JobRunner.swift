@@ -364,7 +364,9 @@ public final class JobRunner {
         }
         var done: Set<String> = []
         for set in found.job.steps.compactMap(\.set) where done.insert(set).inserted {
-            let isWritten = found.job.steps.contains { [.backup, .forget, .prune].contains($0.verb) && $0.set == set }
+            let isWritten = found.job.steps.contains {
+                [.backup, .copy, .forget, .prune].contains($0.verb) && $0.set == set
+            }
             let place = try? StoreLocation.locate(set, in: scan, identify: identify)
             if let objection = disks.objection(
                 to: place?.disks ?? scan.disks(holding: set), isWritten: isWritten)

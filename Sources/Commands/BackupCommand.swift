@@ -54,6 +54,7 @@ struct BackupCommand: ParsableCommand {
     @Flag(help: "Do not read the set back before the point is sealed.") var noVerify = false
     @Flag(help: "Encrypt a set that is made now; asks for a passphrase unless one of the next two is given.")
     var encrypt = false
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
     @Option(help: ArgumentHelp("How a new set is encrypted: aes256 or aes128.", valueName: "cipher"))
     var cipher = NewEncryption.Cipher.aes256
@@ -69,15 +70,12 @@ struct BackupCommand: ParsableCommand {
 
     func run() throws {
         let console = Console.current.withLock { $0 }
-        guard let compression = Compression(parsing: level) else {
-            throw Fault(
-                .usage, what: "\"\(level)\" is no compression level.",
-                remedy: "Use fast, default, best, off, or 1 … 19.")
-        }
+        let compression = try SetWords.compression(level)
         guard !disks.isEmpty else {
             throw Fault(.usage, what: "No disk is named.", remedy: "`relight disks` lists the disks of this machine.")
         }
         var request = BackupRequest(disks: disks, set: to)
+        request.also = places.also
         request.name = name
         request.volumes = volume
         request.compression = compression
@@ -116,26 +114,9 @@ struct BackupCommand: ParsableCommand {
         request.keys = try key.ring()
         request.newKeys = try key.newRing()
         if encrypt || key.passphraseFile != nil || key.keyFile != nil { request.encryption = NewEncryption(cipher) }
-        if let protect {
-            guard (0...50).contains(protect) else {
-                throw Fault(
-                    .usage, what: "\(protect) percent of parity is not possible.", remedy: "Use 1 … 50, such as 5.")
-            }
-            request.parity = protect
-        }
-        if let unitSize {
-            guard let size = SizeText.parse(unitSize), size == .kibibytes(64) || size == .kibibytes(16) else {
-                throw Fault(.usage, what: "\"\(unitSize)\" is no unit size.", remedy: "Use 64K or 16K.")
-            }
-            request.unitSize = size
-        }
-        if let packSize {
-            guard let size = SizeText.parse(packSize), size >= .mebibytes(1), size.bytes <= 0xFFFF_FFFF else {
-                throw Fault(
-                    .usage, what: "\"\(packSize)\" is no pack size.", remedy: "Use 1M … 4095M, such as 256M.")
-            }
-            request.packSize = size
-        }
+        if let protect { request.parity = try SetWords.parity(protect) }
+        if let unitSize { request.unitSize = try SetWords.unitSize(unitSize) }
+        if let packSize { request.packSize = try SetWords.packSize(packSize) }
     }
 
     private struct Document: Encodable {

@@ -34,7 +34,7 @@ public struct Relight: ParsableCommand {
                 name: "Images",
                 subcommands: [
                     DisksCommand.self, BackupCommand.self, PointsCommand.self, ShowCommand.self, VerifyCommand.self,
-                    RepairCommand.self, ForgetCommand.self, PruneCommand.self,
+                    RepairCommand.self, ForgetCommand.self, PruneCommand.self, CopyCommand.self, ArchiveCommand.self,
                     KeyCommand.self,
                 ]),
             CommandGroup(name: "Restore", subcommands: [PlanCommand.self, RestoreCommand.self]),

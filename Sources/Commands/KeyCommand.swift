@@ -49,11 +49,13 @@ struct KeyCommand: ParsableCommand {
     struct List: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Lists the key slots.")
         @Argument(help: "The image set.") var set: String
+        @OptionGroup var places: PlaceOptions
         @OptionGroup var key: KeyOptions
 
         func run() throws {
             let console = Console.current.withLock { $0 }
-            let slots = try Keys.with(set, key.ring(), writing: false) { (keyring) throws(Fault) in try keyring.slots()
+            let slots = try Keys.with(set, also: places.also, key.ring(), writing: false) { (keyring) throws(Fault) in
+                try keyring.slots()
             }
             console.document("keys", Document(set: set, slots: slots))
             var table = TextTable(["slot", "opened by", "made (UTC)", "label"])
@@ -76,12 +78,13 @@ struct KeyCommand: ParsableCommand {
     struct Add: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Adds a passphrase or key file.")
         @Argument(help: "The image set.") var set: String
+        @OptionGroup var places: PlaceOptions
         @OptionGroup var key: KeyOptions
         @OptionGroup var new: NewKey
 
         func run() throws {
             let console = Console.current.withLock { $0 }
-            let id = try Keys.with(set, key.ring()) { (keyring) throws(Fault) in
+            let id = try Keys.with(set, also: places.also, key.ring()) { (keyring) throws(Fault) in
                 try keyring.add(new.secret(for: set), label: new.label, time: Clock.now())
             }
             console.document("key", Changed(added: id, removed: nil))
@@ -94,12 +97,13 @@ struct KeyCommand: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Puts a new passphrase or key file in the place of the one given.")
         @Argument(help: "The image set.") var set: String
+        @OptionGroup var places: PlaceOptions
         @OptionGroup var key: KeyOptions
         @OptionGroup var new: NewKey
 
         func run() throws {
             let console = Console.current.withLock { $0 }
-            let (id, old) = try Keys.with(set, key.ring()) { (keyring) throws(Fault) in
+            let (id, old) = try Keys.with(set, also: places.also, key.ring()) { (keyring) throws(Fault) in
                 let id = try keyring.add(new.secret(for: set), label: new.label, time: Clock.now())
                 try keyring.remove(keyring.openedBy)
                 return (id, keyring.openedBy)
@@ -114,11 +118,12 @@ struct KeyCommand: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Removes a slot, never the last one.")
         @Argument(help: "The image set.") var set: String
         @Argument(help: "The slot: the first digits of its id.") var slot: String
+        @OptionGroup var places: PlaceOptions
         @OptionGroup var key: KeyOptions
 
         func run() throws {
             let console = Console.current.withLock { $0 }
-            let removed = try Keys.with(set, key.ring()) { (keyring) throws(Fault) in
+            let removed = try Keys.with(set, also: places.also, key.ring()) { (keyring) throws(Fault) in
                 try keyring.remove(slot)
             }
             console.document("key", Changed(added: nil, removed: removed))

@@ -17,11 +17,12 @@ struct PointsCommand: ParsableCommand {
         commandName: "points", abstract: "Lists the recovery points of an image set.")
 
     @Argument(help: "The image set: a folder, or label:NAME/folder.") var set: String
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
 
     func run() throws {
         let console = Console.current.withLock { $0 }
-        let opened = try OpenedSet(set, keys: key.ring())
+        let opened = try OpenedSet(set, also: places.also, keys: key.ring())
         defer { opened.close() }
         let listing = try opened.reader.points()
         console.document(
@@ -71,6 +72,8 @@ struct PointDocument: Encodable {
     let findings: [Finding]
     /// `full`, or `metadata` where what metadata said is unchanged was not read.
     let compare: PointFacts.Comparison
+    /// The point it is a copy of.
+    let origin: PointFacts.Origin?
     /// The places that could not be read; only `show` lists them.
     let unreadableExtents: [Unreadable]?
 
@@ -79,6 +82,7 @@ struct PointDocument: Encodable {
     init(_ point: PointSummary, unreadable extents: [Unreadable]?) {
         unreadableExtents = extents
         compare = point.facts.compare ?? .full
+        origin = point.facts.origin
         (id, number, name) = (point.id, point.number, point.facts.name)
         (time, made) = (point.facts.time, Clock.text(point.facts.time))
         (used, unreadable, tool, machine) = (point.used, point.unreadable, point.facts.tool, point.facts.machine)
@@ -120,12 +124,13 @@ struct ShowCommand: ParsableCommand {
     @Argument(
         help: ArgumentHelp("SET or SET@POINT; POINT is the beginning of an id, or latest.", valueName: "set[@point]"))
     var point: String
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
 
     func run() throws {
         let console = Console.current.withLock { $0 }
         let name = try SetLocation(point)
-        let opened = try OpenedSet(name.set, keys: key.ring())
+        let opened = try OpenedSet(name.set, also: places.also, keys: key.ring())
         defer { opened.close() }
         let point = try opened.point(name.point, console)
         let facts = point.facts
@@ -138,6 +143,9 @@ struct ShowCommand: ParsableCommand {
         ].compactMap { $0 }
         if !machine.isEmpty { console.line("  on \(machine.joined(separator: ", "))") }
         console.line("  \(point.summary.used) in use")
+        if let origin = facts.origin {
+            console.line("  a copy of point \(origin.point) of the set \(origin.set)")
+        }
         if facts.compare == .metadata {
             console.line(
                 "  made with --compare metadata: what the filesystems said was unchanged was not read but taken over from "
@@ -147,6 +155,7 @@ struct ShowCommand: ParsableCommand {
             console.line()
             for line in DisksCommand.lines(DiskListing(path: disk.path, model: disk)) { console.line(line) }
         }
+        if let missing = try opened.missingPacks(of: point) { console.receive(.finding(missing.warning)) }
         for finding in facts.findings where finding.severity != .notice || finding.code != "volume.imaged-whole" {
             console.line("  \(finding.severity.rawValue): \(finding)")
         }

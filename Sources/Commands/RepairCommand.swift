@@ -25,13 +25,15 @@ struct RepairCommand: ParsableCommand {
 
     @Argument(help: ArgumentHelp("The image set.", valueName: "set")) var set: String
     @Flag(help: "Repair what can be repaired.") var yes = false
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
 
     func run() throws {
         let console = Console.current.withLock { $0 }
         let began = Clock.monotonic()
         let secret = try key.given()
-        let report = try RepairSet.run(set, keys: secret.map { KeyRing($0) }, apply: yes, events: console.events)
+        let report = try RepairSet.run(
+            set, also: places.also, keys: secret.map { KeyRing($0) }, apply: yes, events: console.events)
         console.document("repair", Document(report, applied: yes))
         for item in report.items {
             console.line("\(RepairCommand.word(item.outcome)) \(item.file): \(item.what)")

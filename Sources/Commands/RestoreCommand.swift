@@ -43,9 +43,9 @@ struct TargetOptions: ParsableArguments {
 }
 
 /// Makes the plan, turning every reason against it into one refusal.
-func makePlan(_ point: RecoveryPoint, set: String, folder: String, _ targets: TargetOptions) throws -> RestorePlan {
+func makePlan(_ point: RecoveryPoint, of set: OpenedSet, _ targets: TargetOptions) throws -> RestorePlan {
     do {
-        return try Restore.plan(point, set: set, folder: folder, try targets.request())
+        return try Restore.plan(point, of: set, try targets.request())
     } catch let refusal as PlanRefusal {
         throw Refused(reasons: refusal.reasons)
     }
@@ -63,6 +63,7 @@ struct PlanCommand: ParsableCommand {
 
     @Argument(help: ArgumentHelp("SET or SET@POINT.", valueName: "set[@point]")) var point: String
     @OptionGroup var targets: TargetOptions
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
     @Option(name: [.customShort("o"), .long], help: ArgumentHelp("Store the plan.", valueName: "file")) var output:
         String?
@@ -70,9 +71,9 @@ struct PlanCommand: ParsableCommand {
     func run() throws {
         let console = Console.current.withLock { $0 }
         let name = try SetLocation(point)
-        let opened = try OpenedSet(name.set, keys: key.ring())
+        let opened = try OpenedSet(name.set, also: places.also, keys: key.ring())
         defer { opened.close() }
-        let plan = try makePlan(try opened.point(name.point, console), set: opened.name, folder: opened.folder, targets)
+        let plan = try makePlan(try opened.point(name.point, console), of: opened, targets)
         if let output { try PlanFile.write(plan, to: output) }
         console.document("plan", plan)
         for line in plan.lines() { console.line(line) }
@@ -149,6 +150,7 @@ struct RestoreCommand: ParsableCommand {
 
     @Argument(help: ArgumentHelp("SET or SET@POINT; not with --plan.", valueName: "set[@point]")) var point: String?
     @OptionGroup var targets: TargetOptions
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
     @Option(help: ArgumentHelp("Carry out this stored plan.", valueName: "file")) var plan: String?
     @Flag(help: "Do not ask: overwrite the target.") var yes = false
@@ -170,16 +172,17 @@ struct RestoreCommand: ParsableCommand {
                 remedy: "Leave out --to and --layout, or make another plan with `relight plan`.")
         }
         let name = try SetLocation(stored.map { "\($0.set)@\($0.point)" } ?? point ?? "")
-        let opened = try OpenedSet(name.set, keys: key.ring())
+        let opened = try OpenedSet(name.set, also: (stored?.also ?? []) + places.also, keys: key.ring())
         defer { opened.close() }
         let point = try opened.point(name.point, console)
+        try opened.requireComplete(point)
         let plan: RestorePlan
         if let stored {
             plan = stored
-            let objections = try Restore.objections(to: stored, folder: opened.folder)
+            let objections = try Restore.objections(to: stored, from: opened)
             if !objections.isEmpty { throw Refused(reasons: objections) }
         } else {
-            plan = try makePlan(point, set: opened.name, folder: opened.folder, targets)
+            plan = try makePlan(point, of: opened, targets)
         }
         for line in plan.lines(comparing: readBack == .full) { console.line(line) }
         if !yes { try confirm(plan, console) }

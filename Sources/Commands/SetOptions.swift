@@ -12,6 +12,14 @@ import Operations
 import Synchronization
 import Threads
 
+/// Where else a set lies.
+struct PlaceOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Another place the set lies in, or goes on in when the first is full (repeatable).", valueName: "place"))
+    var also: [String] = []
+}
+
 /// What opens an encrypted set.
 struct KeyOptions: ParsableArguments {
     @Option(
@@ -154,5 +162,39 @@ enum Terminal {
         Fault(
             .keyNeeded, what: "Nobody can be asked for the passphrase.",
             remedy: "Add --passphrase-file FILE or --key-file FILE.")
+    }
+}
+
+/// Words of options that make or fill a set.
+enum SetWords {
+    static func compression(_ level: String) throws(Fault) -> Compression {
+        guard let compression = Compression(parsing: level) else {
+            throw Fault(
+                .usage, what: "\"\(level)\" is no compression level.",
+                remedy: "Use fast, default, best, off, or 1 … 19.")
+        }
+        return compression
+    }
+
+    static func parity(_ percent: Int) throws(Fault) -> Int {
+        guard (0...50).contains(percent) else {
+            throw Fault(
+                .usage, what: "\(percent) percent of parity is not possible.", remedy: "Use 1 … 50, such as 5.")
+        }
+        return percent
+    }
+
+    static func unitSize(_ text: String) throws(Fault) -> ByteCount {
+        guard let size = SizeText.parse(text), size == .kibibytes(64) || size == .kibibytes(16) else {
+            throw Fault(.usage, what: "\"\(text)\" is no unit size.", remedy: "Use 64K or 16K.")
+        }
+        return size
+    }
+
+    static func packSize(_ text: String) throws(Fault) -> ByteCount {
+        guard let size = SizeText.parse(text), size >= .mebibytes(1), size.bytes <= 0xFFFF_FFFF else {
+            throw Fault(.usage, what: "\"\(text)\" is no pack size.", remedy: "Use 1M … 4095M, such as 256M.")
+        }
+        return size
     }
 }

@@ -54,3 +54,8 @@ extension OpenedSet {
         return point
     }
 }
+
+extension Fault {
+    /// The fault as something to know that ends nothing.
+    var warning: Finding { Finding(.warning, code.rawValue, what: "\(what) \(remedy)", place: place) }
+}

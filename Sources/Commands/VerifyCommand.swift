@@ -22,12 +22,13 @@ struct VerifyCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("SET, or SET@POINT for what that point needs.", valueName: "set[@point]")) var point:
         String
     @Flag(help: "Check the structure only.") var quick = false
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
 
     func run() throws {
         let console = Console.current.withLock { $0 }
         let name = try SetLocation(point)
-        let opened = try OpenedSet(name.set, keys: key.ring())
+        let opened = try OpenedSet(name.set, also: places.also, keys: key.ring())
         defer { opened.close() }
         let whole = name.set == point
         let chosen = whole ? nil : [try opened.reader.point(name.point).summary.id]

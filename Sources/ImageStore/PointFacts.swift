@@ -22,6 +22,23 @@ public struct PointFacts: Hashable, Sendable, Codable {
     /// How what had not changed was told from what had; `nil` in points that do not say: all was read.
     public var compare: Comparison?
 
+    /// The point it is a copy of; `nil` when it is none.
+    public var origin: Origin?
+
+    /// Which point another one is a copy of. A copy of a copy names the first.
+    public struct Origin: Hashable, Sendable, Codable {
+        /// The set in which it was made: 32 hexadecimal digits.
+        public var set: String
+        /// Its id there.
+        public var point: String
+
+        /// The point `point` of the set `set`.
+        public init(set: String, point: String) {
+            self.set = set
+            self.point = point
+        }
+    }
+
     /// How a backup finds out what has changed since the point before.
     public enum Comparison: String, Hashable, Sendable, Codable {
         /// Everything in use is read and compared.

@@ -18,6 +18,8 @@ public struct BackupRequest: Sendable {
     public var disks: [String]
     /// The image set's place: a folder, or `label:NAME/folder`.
     public var set: String
+    /// Further places the set lies in, or goes on in when the first is full.
+    public var also: [String] = []
     /// A name for the recovery point.
     public var name = ""
     /// Volumes to image, each `N`, or `DISK:N` where several disks are named; empty for all.
@@ -80,21 +82,13 @@ public enum Backup {
             opened.append(disk)
         }
         // Before the set's place is mounted: that alone would write to a source it lies on.
-        let before = SourceGuard(scan: scan)
-        let volume = try StoreLocation.locate(request.set, in: scan, identify: Identify.volume)
-        for disk in opened {
-            if let volume {
-                try before.refuseIfHolding(request.set, on: volume.disks, disk.selected)
-            } else {
-                try before.refuseIfHolding(request.set, at: request.set, disk.selected)
-            }
-            try before.refuseIfInUse(disk.selected)
-        }
-        let location = try StoreLocation.open(request.set, in: scan, identify: Identify.volume)
-        defer { location.release() }
+        try SetPlace.refuse([request.set] + request.also, on: opened.map(\.selected), in: scan)
+        for disk in opened { try SourceGuard(scan: scan).refuseIfInUse(disk.selected) }
+        let place = try SetPlace(request.set, also: request.also, .writing, in: scan)
+        defer { place.close() }
         // Mounting the set may have changed what lies where.
         let now = SourceGuard(scan: DiskScan())
-        for disk in opened { try now.refuseIfHolding(request.set, at: location.path, disk.selected) }
+        for path in place.paths { for disk in opened { try now.refuseIfHolding(path, at: path, disk.selected) } }
         let marks = opened.compactMap { $0.selected.disk }.map { ReadOnlyMark($0) }
         // Something may have mounted a source while it was looked at. Under the mark nothing new can write to it: from here
         // on what is found is what is imaged.
@@ -132,15 +126,20 @@ public enum Backup {
         }
 
         let time = UInt64(max(0, time(nil)))
-        let store = FolderStore(path: location.path)
         var options = SetWriter.Options(compression: request.compression, time: time)
         options.encryption = request.encryption
         options.parity = request.parity ?? options.parity
         options.unitSize = request.unitSize ?? options.unitSize
         options.packSize = request.packSize ?? options.packSize
-        let writer = try SetWriter(
-            store, options: options, keys: request.keys, newKeys: request.newKeys, events: events)
-        do {
+        let writer: SetWriter
+        do throws(Fault) {
+            writer = try SetWriter(
+                place.store, options: options, keys: request.keys, newKeys: request.newKeys, events: events)
+        } catch {
+            throw place.explained(error)
+        }
+        defer { place.report(events) }
+        do throws(Fault) {
             let parents = try ParentPoints(writer.reader())
             let unchanged = UnchangedFiles(events: events)
             noticed += try Imager.image(
@@ -159,10 +158,11 @@ public enum Backup {
             let point = try writer.commit(
                 facts, readBack: request.readBack, threads: Workers.processors, events: events)
             withExtendedLifetime(marks) {}
+            place.refreshCatalogue(events)
             return BackupResult(point: point, set: request.set, statistics: writer.statistics)
         } catch {
             writer.abandon()
-            throw error
+            throw place.explained(error)
         }
     }
 

@@ -127,12 +127,16 @@ public struct JobStep: Hashable, Sendable {
         case forget
         /// Reclaim space.
         case prune
+        /// Copy points from set to set.
+        case copy
+        /// Write a point into one file.
+        case archive
         /// Run a program.
         case run
     }
     /// Verbs of later versions: known, so that the message can say so.
     static let laterVerbs = [
-        "clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt", "copy",
+        "clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt",
     ]
 
     /// Its number, from 1.
@@ -212,6 +216,7 @@ private struct JobOption {
 
     static let backup = [
         JobOption(key: "name", kind: .text), JobOption(key: "volume", kind: .list),
+        JobOption(key: "also", kind: .list),
         JobOption(key: "encrypt", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
         JobOption(key: "keyFile", kind: .text), JobOption(key: "cipher", kind: .choice(["aes256", "aes128"])),
         JobOption(key: "protect", kind: .text), JobOption(key: "unitSize", kind: .text),
@@ -223,6 +228,21 @@ private struct JobOption {
     ]
     static let verify = [
         JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
+    ]
+    static let copy = [
+        JobOption(key: "also", kind: .list), JobOption(key: "toAlso", kind: .list),
+        JobOption(key: "like", kind: .flag), JobOption(key: "plain", kind: .flag),
+        JobOption(key: "encrypt", kind: .flag), JobOption(key: "cipher", kind: .choice(["aes256", "aes128"])),
+        JobOption(key: "passphraseFile", kind: .text), JobOption(key: "keyFile", kind: .text),
+        JobOption(key: "toPassphraseFile", kind: .text), JobOption(key: "toKeyFile", kind: .text),
+        JobOption(key: "level", kind: .level), JobOption(key: "protect", kind: .text),
+        JobOption(key: "unitSize", kind: .text), JobOption(key: "packSize", kind: .text),
+        JobOption(key: "catalogue", kind: .flag), JobOption(key: "noVerify", kind: .flag),
+    ]
+    static let archive = [
+        JobOption(key: "split", kind: .text), JobOption(key: "noVerify", kind: .flag),
+        JobOption(key: "also", kind: .list), JobOption(key: "passphraseFile", kind: .text),
         JobOption(key: "keyFile", kind: .text),
     ]
     static let forget = [
@@ -246,7 +266,7 @@ private struct JobOption {
         JobOption(key: "ids", kind: .choice(["keep", "new"])), JobOption(key: "noRepair", kind: .flag),
         JobOption(key: "noAdapt", kind: .flag), JobOption(key: "resume", kind: .flag),
         JobOption(key: "readBack", kind: .choice(["full", "off"])), JobOption(key: "passphraseFile", kind: .text),
-        JobOption(key: "keyFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
     ]
 }
 
@@ -287,6 +307,8 @@ private struct JobReader {
         case .forget: return keeping(.forget, keys, JobOption.forget, number)
         case .prune: return keeping(.prune, keys, JobOption.prune, number)
         case .restore: return restore(keys, number)
+        case .copy: return copy(keys, number)
+        case .archive: return archive(keys, number)
         case .run: return nil
         }
     }
@@ -321,6 +343,22 @@ private struct JobReader {
         return JobStep(
             number: number, verb: verb, arguments: [verb.rawValue] + words + ["--", set], disks: [], targets: [],
             set: JobReader.withoutPoint(set), seconds: nil)
+    }
+
+    private mutating func copy(_ keys: [String: JobValue], _ number: Int) -> JobStep? {
+        let words = options(keys, JobOption.copy, besides: ["from", "to"])
+        guard let source = place(keys["from"], "from"), let target = place(keys["to"], "to") else { return nil }
+        return JobStep(
+            number: number, verb: .copy, arguments: ["copy"] + words + ["--", source, target], disks: [], targets: [],
+            set: target, seconds: nil)
+    }
+
+    private mutating func archive(_ keys: [String: JobValue], _ number: Int) -> JobStep? {
+        let words = options(keys, JobOption.archive, besides: ["from", "to"])
+        guard let source = place(keys["from"], "from"), let file = place(keys["to"], "to") else { return nil }
+        return JobStep(
+            number: number, verb: .archive, arguments: ["archive"] + words + ["--", source, file], disks: [],
+            targets: [], set: JobReader.withoutPoint(source), seconds: nil)
     }
 
     private mutating func restore(_ keys: [String: JobValue], _ number: Int) -> JobStep? {

@@ -3,16 +3,18 @@
 
 public import Findings
 public import ImageStore
-import LinuxDisks
 
 /// Changes who can open an encrypted set.
 public enum Keys {
-    /// Opens the key slots of the set at `place` for `body`.
+    /// Opens the key slots of the set at `place` (and in the other places `also`) for `body`.
     public static func with<R>(
-        _ place: String, _ ring: KeyRing, writing: Bool = true, _ body: (SetKeyring) throws(Fault) -> R
+        _ place: String, also: [String] = [], _ ring: KeyRing, writing: Bool = true,
+        _ body: (SetKeyring) throws(Fault) -> R
     ) throws(Fault) -> R {
-        let location = try StoreLocation.open(place, writing ? .readWrite : .readOnly, identify: Identify.volume)
-        defer { location.release() }
-        return try body(SetKeyring(FolderStore(path: location.path), keys: ring))
+        let place = try SetPlace(place, also: also, writing ? .writing : .reading)
+        defer { place.close() }
+        let result = try body(SetKeyring(place.store, keys: ring))
+        if writing { try Catalogue.refresh(place.store) }
+        return result
     }
 }

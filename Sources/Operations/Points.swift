@@ -13,41 +13,63 @@ public import Restoring
 public struct OpenedSet: Sendable {
     /// The set.
     public let reader: SetReader
-    /// Its folder.
-    public let folder: String
-    /// How a stored plan names it: `label:NAME/folder`, or the folder's full path, which holds from anywhere.
-    public let name: String
-    /// Where the set lies; released with this value.
-    let location: StoreLocation
+    /// Where it lies.
+    public let place: SetPlace
 
-    /// Opens the set at a place: a folder, or `label:NAME/folder`. `keys` are asked when it is encrypted; with
-    /// `locked`, it is opened only as far as that goes without its key.
-    public init(_ place: String, keys: KeyRing = .none, locked: Bool = false) throws(Fault) {
-        location = try StoreLocation.open(place, .readOnly, identify: Identify.volume)
-        folder = location.path
-        name = location.volume == nil ? KernelFiles.live.resolved(place) ?? place : place
-        do {
-            let store = FolderStore(path: location.path)
-            reader = try locked ? SetReader(locked: store) : SetReader(store, keys: keys)
+    /// Opens the set at a place, and in the other places `also`. `keys` are asked when it is encrypted; with `locked`, it
+    /// is opened only as far as that goes without its key.
+    public init(
+        _ place: String, also: [String] = [], keys: KeyRing = .none, locked: Bool = false
+    ) throws(Fault) {
+        self.place = try SetPlace(place, also: also)
+        do throws(Fault) {
+            reader = try locked ? SetReader(locked: self.place.store) : SetReader(self.place.store, keys: keys)
         } catch {
-            location.release()
+            self.place.close()
             throw error
         }
     }
 
     /// Gives the place up.
-    public func close() { location.release() }
+    public func close() { place.close() }
+
+    /// Throws unless every pack that `point` needs is in one of the places that were named.
+    public func requireComplete(_ point: RecoveryPoint) throws(Fault) {
+        if let fault = try missingPacks(of: point) { throw fault }
+    }
+
+    /// The fault for packs of `point` that are not in any place that was named; `nil` when all are.
+    public func missingPacks(of point: RecoveryPoint) throws(Fault) -> Fault? {
+        let missing = try point.missingPacks()
+        guard let first = missing.first else { return nil }
+        let (are, they) = missing.count == 1 ? ("is", "it") : ("are", "they")
+        return Fault(
+            .setDamaged,
+            what: place.isArchive
+                ? "\(missing.count) of the packs this point needs \(are) missing in the archive, such as \(first)."
+                : "\(missing.count) of the packs this point needs \(are) missing here, such as \(first); \(they) may lie on "
+                    + "another medium of the set.",
+            place: place.names.joined(separator: " + "),
+            remedy: place.isArchive
+                ? "Copy the archive again from where it was made."
+                : "Attach that medium and name it with --also PLACE. If there is none, put the packs back from a copy of "
+                    + "the set; `relight verify` says what is lost without them.")
+    }
 }
 
 /// Plans and carries out restores.
 public enum Restore {
-    /// The plan for `point` of the set in `folder`. Nothing is written.
+    /// The plan for `point` of `set`. Nothing is written.
     public static func plan(
-        _ point: RecoveryPoint, set: String, folder: String, _ request: PlanRequest
+        _ point: RecoveryPoint, of set: OpenedSet, _ request: PlanRequest
     ) throws -> RestorePlan {
-        let assignments = try request.assignments(point.facts.disks, set: folder, scan: DiskScan())
+        try set.requireComplete(point)
+        let names = set.place.names
+        let assignments = try request.assignments(point.facts.disks, set: set.place.paths, scan: DiskScan())
         var plan = try Planner.plan(
-            Planner.Request(set: set, point: point.summary.id, assignments: assignments, layout: request.layout))
+            Planner.Request(
+                set: names.first ?? "", point: point.summary.id, assignments: assignments, layout: request.layout))
+        if names.count > 1 { plan.also = Array(names.dropFirst()) }
         plan.findings += losses(point, plan)
         return plan
     }
@@ -79,13 +101,13 @@ public enum Restore {
     }
 
     /// Looks at the targets of a stored plan again: everything that speaks against writing to them now.
-    public static func objections(to plan: RestorePlan, folder: String) throws(Fault) -> [Fault] {
+    public static func objections(to plan: RestorePlan, from set: OpenedSet) throws(Fault) -> [Fault] {
         try plan.requireSound()
         let scan = DiskScan()
         var result: [Fault] = []
         for disk in plan.disks {
             try Restorer.checkPin(disk.target)
-            let assessor = TargetAssessor(scan: scan, set: folder, fileSectorSize: disk.target.sectorSize)
+            let assessor = TargetAssessor(scan: scan, set: set.place.paths, fileSectorSize: disk.target.sectorSize)
             let now = try assessor.assess(disk.target.path, growing: disk.volumes.contains(where: \.grows))
             result += now.objections
             if now.objections.isEmpty, now.holds != disk.overwrites {

@@ -3,20 +3,19 @@
 
 public import Findings
 public import ImageStore
-import LinuxDisks
 
 /// Finds and repairs damage of image sets.
 public enum RepairSet {
-    /// What is damaged in the set at `place` (a folder, or `label:NAME/folder`) and how it can be repaired; with `apply`,
+    /// What is damaged in the set at `place` (and in the other places `also`) and how it can be repaired; with `apply`,
     /// repairs it. Without `keys`, an encrypted set is repaired as far as that goes without its key: packs that are
     /// missing altogether are not noticed.
     /// Throws what opening a set throws, `store.full`, `store.failed`, `interrupted`.
     public static func run(
-        _ place: String, keys: KeyRing?, apply: Bool, events: @escaping EventHandler
+        _ place: String, also: [String] = [], keys: KeyRing?, apply: Bool, events: @escaping EventHandler
     ) throws(Fault) -> RepairReport {
-        let location = try StoreLocation.open(place, apply ? .readWrite : .readOnly, identify: Identify.volume)
-        defer { location.release() }
-        let store = FolderStore(path: location.path)
+        let opened = try SetPlace(place, also: also, apply ? .writing : .reading)
+        defer { opened.close() }
+        let store = opened.store
         let reader: SetReader
         if let keys { reader = try SetReader(store, keys: keys) } else { reader = try SetReader(locked: store) }
         if !reader.isOpen {

@@ -31,22 +31,23 @@ public struct PlanRequest: Hashable, Sendable {
 /// Looks at targets: what they are, what would be lost, what speaks against writing to them.
 struct TargetAssessor {
     let scan: DiskScan
-    /// The folder of the image set.
-    let set: String
+    /// The folders and files of the image set.
+    let set: [String]
     let fileSectorSize: SectorSize
     /// Kernel names of the disks the set lies on.
     private let setDisks: Set<String>
 
-    init(scan: DiskScan, set: String, fileSectorSize: SectorSize) {
+    init(scan: DiskScan, set: [String], fileSectorSize: SectorSize) {
         self.scan = scan
         self.set = set
         self.fileSectorSize = fileSectorSize
-        setDisks = scan.disks(holding: set)
+        setDisks = set.reduce(into: []) { $0.formUnion(scan.disks(holding: $1)) }
     }
 
     private func holdsSet(_ path: String) -> Fault {
-        Fault(
-            .targetForbidden, what: "The target holds the image set \(set).", place: path,
+        let named = set.count > 1 ? "a part of the image set" : "the image set"
+        return Fault(
+            .targetForbidden, what: "The target holds \(named) \(set.joined(separator: " + ")).", place: path,
             remedy: "Restore to another disk, or copy the set elsewhere first.")
     }
 
@@ -122,12 +123,13 @@ struct TargetAssessor {
                         remedy: "Unmount it, detach it with `losetup --detach \(loop.path)`, then try again."))
             }
             if !setDisks.isDisjoint(with: loops.map(\.name)) { result.append(holdsSet(selected.path)) }
-            if let folder = scan.files.resolved(set),
-                selected.path.hasPrefix(folder.hasSuffix("/") ? folder : folder + "/")
-            {
+            for place in set {
+                guard let path = scan.files.resolved(place),
+                    selected.path == path || selected.path.hasPrefix(path.hasSuffix("/") ? path : path + "/")
+                else { continue }
                 result.append(
                     Fault(
-                        .targetForbidden, what: "The target is a file of the image set \(set).", place: selected.path,
+                        .targetForbidden, what: "The target is a file of the image set \(place).", place: selected.path,
                         remedy: "Name a disk, or an image file outside the set."))
             }
         }
@@ -143,7 +145,7 @@ struct TargetAssessor {
 
 extension PlanRequest {
     /// Which of the point's disks goes to which target.
-    func assignments(_ disks: [DiskModel], set: String, scan: DiskScan) throws(Fault) -> [Planner.Assignment] {
+    func assignments(_ disks: [DiskModel], set: [String], scan: DiskScan) throws(Fault) -> [Planner.Assignment] {
         let assessor = TargetAssessor(scan: scan, set: set, fileSectorSize: fileSectorSize)
         var result: [Planner.Assignment] = []
         for target in targets {

@@ -110,6 +110,8 @@ public struct RestorePlan: Hashable, Sendable, Codable {
     public var plan = 1
     /// The image set.
     public var set: String
+    /// Further places the set lies in; `nil` for none.
+    public var also: [String]?
     /// The recovery point's full id.
     public var point: String
     /// The targets.

@@ -64,6 +64,14 @@ import Testing
                 "/s@latest",
             ]
         ),
+        (
+            "{copy: {from: '/s@latest', to: 'label:B/s', like: true, also: '/m', toAlso: ['/a', '/b']}}",
+            ["copy", "--also=/m", "--like", "--to-also=/a", "--to-also=/b", "--", "/s@latest", "label:B/s"]
+        ),
+        (
+            "{archive: {from: '/s', to: 'label:B/x.tar', split: '4000M'}}",
+            ["archive", "--split=4000M", "--", "/s", "label:B/x.tar"]
+        ),
         ("{run: 'echo a; echo b'}", ["/bin/sh", "-c", "echo a; echo b"]),
         ("{run: {command: ['ls', '-l'], timeout: 5}}", ["ls", "-l"]),
     ])
@@ -75,7 +83,8 @@ import Testing
         ("{backup: {disks: ['/dev/sda'], to: '/s', nmae: 'x'}}", "\"nmae\""),
         ("{backup: {disks: ['/dev/sda'], to: '/s', confirm: true}}", "\"confirm\""),
         ("{backup: {disks: ['/dev/sda'], to: '/s', passphrase: 'geheim'}}", "passphraseFile"),
-        ("{verify: {set: '/s', name: 'x'}}", "\"name\""),
+        ("{verify: {set: '/s', name: 'x'}}", "\"name\""), ("{copy: {from: '/s'}}", "\"to\" is missing"),
+        ("{archive: {to: '/s'}}", "\"from\" is missing"), ("{copy: {from: '/s', to: '/t', name: 'x'}}", "\"name\""),
         ("{restore: {from: '/s', to: [{disk: 'serial:A', size: 5}], confirm: true}}", "\"size\""),
         ("{restore: {from: '/s', to: ['serial:A'], plan: 'p.json', confirm: true}}", "\"plan\""),
         ("{run: {command: ['a'], shell: true}}", "\"shell\""), ("{bakcup: {}}", "\"bakcup\""),
@@ -104,7 +113,7 @@ import Testing
         #expect(!"\(fault)".contains("geheim"))
     }
 
-    @Test(arguments: ["clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt", "copy"])
+    @Test(arguments: ["clone", "extract", "boot-check", "boot-repair", "boot-undo", "adapt"])
     func laterVerbsSaySo(verb: String) throws {
         let fault = try Self.fault("{'\(verb)': {disks: ['serial:A']}}")
         #expect(fault.code == .unsupported)

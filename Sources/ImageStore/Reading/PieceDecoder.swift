@@ -99,6 +99,32 @@ import Geometry
         return unsafe UnsafeRawBufferPointer(rebasing: plain[start..<end])
     }
 
+    /// The record a run lies in as it is stored, every unit of it compared with its id, and `id` being that of unit `index`.
+    /// Valid until the next call.
+    func record(
+        _ run: PageRun, unit index: Int, _ id: UnitID
+    ) throws(Fault) -> (record: RecordHeader, payload: UnsafeRawBufferPointer) {
+        if current?.place != run.place {
+            current = nil
+            try load(run)
+        }
+        guard var frame = current else { throw damaged(run.place, "nothing was read") }
+        guard frame.record.ids.indices.contains(index), frame.record.ids[index] == id else {
+            throw damaged(run.place, "unit \(index) is not the one the recovery point means")
+        }
+        for (index, id) in frame.record.ids.enumerated() where frame.checked & 1 << UInt32(index) == 0 {
+            let range = frame.record.unitRange(index, unitSize: point.file.set.unitSize)
+            guard try unsafe decoder.hasher.id(UnsafeRawBufferPointer(rebasing: plain[range])) == id else {
+                current = nil
+                throw damaged(run.place, "its content does not match its hash")
+            }
+            frame.checked |= 1 << UInt32(index)
+        }
+        current = frame
+        let payload = frame.record.headSize..<frame.record.headSize + frame.record.storedLength
+        return unsafe (frame.record, buffer.bytes(payload))
+    }
+
     private func load(_ run: PageRun) throws(Fault) {
         let place = run.place
         guard let id = run.ids.first else { throw damaged(place, "no unit of it is asked for") }

@@ -114,6 +114,12 @@ final class ArchiveFile: Sendable {
         return last
     }
 
+    /// The names of the parts of `path` when there are as many as of `other`, its first part `other`.001.
+    static func names(_ path: String, like other: String) throws(Fault) -> [String] {
+        let count = try lastPart(other.hasSuffix(".001") ? String(other.dropLast(4)) : other)
+        return (1...max(1, count)).map { partName(path, $0) }
+    }
+
     /// Folder and file name of a path.
     static func split(_ path: String) -> (folder: String, file: String) {
         guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return (".", path) }

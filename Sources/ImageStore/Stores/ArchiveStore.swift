@@ -17,6 +17,8 @@ public final class ArchiveStore: ObjectStore {
     /// What was passed over because it is damaged; empty unless that was allowed.
     public let findings: [Finding]
     private let file: ArchiveFile
+    /// The files it consists of, in order.
+    public var files: [String] { file.parts.map(\.path) }
     private let members: [String: Member]
 
     struct Member: Hashable {
@@ -45,6 +47,9 @@ public final class ArchiveStore: ObjectStore {
         self.findings = findings
         members = ArchiveStore.withoutFolder(found)
     }
+
+    /// Forgets all cached content, so that what is read next comes from the medium.
+    public func dropCaches() { file.dropCaches(at: 0, count: file.size) }
 
     // MARK: - The list of members
 

@@ -30,6 +30,9 @@ public final class ArchiveWriter {
     private var member: (name: String, header: UInt64)?
     private var failed: Fault?
     private var isOpen = true
+    /// Called before each change with its number, for tests that let some fail.
+    var hook: ((Int) throws(Fault) -> Void)?
+    private var changes = 0
 
     /// Begins an archive.
     ///
@@ -108,6 +111,39 @@ public final class ArchiveWriter {
         try put(bytes)
     }
 
+    /// Where the content of the member at hand begins in the whole.
+    var memberStart: UInt64? { member.map { $0.header + UInt64(TarHeader.block) } }
+
+    /// Writes at byte `offset` of the member at hand. Where nothing was written are zeros.
+    func write(inMember offset: UInt64, _ bytes: RawSpan) throws(Fault) {
+        try check(memberStart != nil)
+        guard let start = memberStart else { return }
+        try write(at: start + offset, bytes)
+        position = max(position, start + offset + UInt64(bytes.byteCount))
+    }
+
+    /// Fills `buffer` with what was written at byte `offset` of the whole.
+    func read(at offset: UInt64, into buffer: inout MutableRawSpan) throws(Fault) {
+        let count = buffer.byteCount
+        guard offset <= position, UInt64(count) <= position - offset else {
+            throw endsEarly(path, offset: ByteCount(offset), size: ByteCount(position))
+        }
+        let size = partSize ?? .max
+        var done = 0
+        while done < count {
+            let place = offset + UInt64(done)
+            let within = place % size
+            let step = Int(min(UInt64(count - done), size - within))
+            let index = Int(clamping: place / size)
+            guard index < parts.count else { throw failure(EBADF, index) }
+            var piece = buffer._mutatingExtracting(done..<done + step)
+            let problem = FileBytes.read(parts[index], at: ByteCount(within), into: &piece)
+            if problem < 0 { throw endsEarly(path, offset: ByteCount(place), size: ByteCount(position)) }
+            if problem > 0 { throw FolderStore.failure(problem, "Reading", partName(index)) }
+            done += step
+        }
+    }
+
     /// Ends the member at hand: its header gets the size.
     public func endMember() throws(Fault) {
         try check(member != nil)
@@ -126,19 +162,24 @@ public final class ArchiveWriter {
 
     /// Writes the end mark, makes everything durable, and gives the parts their names: the first one last.
     ///
-    /// After a fault none of the names exists.
-    public func finish() throws(Fault) {
+    /// - Parameter look: called before that with the name by which ``ArchiveStore`` opens what was written. What it throws
+    ///   ends the archive: nothing is kept.
+    /// - Throws: after a fault none of the names exists.
+    public func finish(_ look: (String) throws(Fault) -> Void = { _ in }) throws(Fault) {
         try check(member == nil)
         try unsafe put([UInt8](repeating: 0, count: 2 * TarHeader.block).span.bytes)
         isOpen = false
         var named: [String] = []
         do throws(Fault) {
+            try change()
             for (index, part) in parts.enumerated() {
                 while fsync(part) != 0 {
                     if errno != EINTR { throw FolderStore.failure(errno, "Flushing", partName(index)) }
                 }
             }
+            try look(partName(0))
             for index in parts.indices.reversed() {
+                try change()
                 let name = finalName(index)
                 let problem = FolderStore.renameNew(partName(index), name)
                 if problem == EEXIST { throw ArchiveWriter.taken(name) }
@@ -191,6 +232,11 @@ public final class ArchiveWriter {
         partSize == nil ? path : ArchiveFile.partName(path, index + 1)
     }
 
+    private func change() throws(Fault) {
+        defer { changes += 1 }
+        try hook?(changes)
+    }
+
     private func put(_ bytes: RawSpan) throws(Fault) {
         try write(at: position, bytes)
         position += UInt64(bytes.byteCount)
@@ -198,6 +244,7 @@ public final class ArchiveWriter {
 
     private func write(at offset: UInt64, _ bytes: RawSpan) throws(Fault) {
         do throws(Fault) {
+            try change()
             var done = 0
             while done < bytes.byteCount {
                 let place = offset + UInt64(done)

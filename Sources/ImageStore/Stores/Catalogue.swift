@@ -122,6 +122,11 @@ public struct Catalogue: Hashable, Sendable {
             remedy: "Make it again from a copy of the set that can be listed; nothing else is lost.")
     }
 
+    /// Writes the catalogue of `store` anew where it has one.
+    public static func refresh(_ store: any ObjectStore) throws(Fault) {
+        if try store.open(Catalogue.name) != nil { try write(to: store) }
+    }
+
     /// Writes the catalogue of `store` into it, in the place of an older one.
     public static func write(to store: any ObjectStore) throws(Fault) {
         let bytes = try Catalogue(of: store).bytes()

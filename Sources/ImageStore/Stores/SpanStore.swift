@@ -60,7 +60,7 @@ public final class SpanStore: ObjectStore {
     /// The places as they are, for tests of what is below a set.
     init(unchecked places: [any ObjectStore]) { self.places = places }
 
-    private static func same(_ one: any ObjectStore, _ other: any ObjectStore) -> Bool {
+    static func same(_ one: any ObjectStore, _ other: any ObjectStore) -> Bool {
         if one === other { return true }
         guard let one = one as? FolderStore, let other = other as? FolderStore else { return false }
         var first = stat()

@@ -39,6 +39,11 @@ public final class SetWriter: Sendable {
         public var parity = 0
         /// How many bits of an id the table keeps; tests keep few, so that they collide.
         var prefixBits = 64
+        /// What a set that is made now is made of, instead of new constants and keys. A set that exists and is the same
+        /// one is opened with its keys.
+        var replica: SetReplica?
+        /// Size no pack of lists exceeds, where that is less than ``packSize``.
+        var listSize: ByteCount?
 
         /// The defaults: Zstandard level 1, packs of 1 GiB, 256 MiB of index, units of 64 KiB.
         public init(
@@ -124,14 +129,25 @@ public final class SetWriter: Sendable {
         announcement = HeldAnnouncement(try store.announce(.writer))
         if let header = found.header {
             set = header
-            keys =
-                header.isEncrypted
-                ? try SetKeys(
-                    master: KeySlots(store, header).unlock(ring, header, name: store.name), set: header) : nil
+            if let replica = options.replica, replica.set == header {
+                keys = replica.keys
+            } else {
+                keys =
+                    header.isEncrypted
+                    ? try SetKeys(
+                        master: KeySlots(store, header).unlock(ring, header, name: store.name), set: header) : nil
+            }
             for name in found.lostCopies {
                 try store.delete(name)
                 try store.put(name, header.bytes)
             }
+        } else if let replica = options.replica {
+            // As below: what opens it comes first.
+            for slot in replica.slots { try SetKeyring.put(slot, in: store) }
+            set = replica.set
+            keys = replica.keys
+            for name in ObjectName.headers { try store.put(name, set.bytes) }
+            if try store.open(ObjectName.text) == nil { try store.put(ObjectName.text, SetWriter.explanation(set)) }
         } else {
             let unit = options.unitSize.int == 16_384 ? 16_384 : 65_536
             var header = SetHeader(
@@ -163,7 +179,8 @@ public final class SetWriter: Sendable {
         contents = ContentsShelf(store: store, set: set)
         data = PackWriter(store: store, set: set, kind: .data, limit: limit, twice: false, packs: packs)
         lists = PackWriter(
-            store: store, set: set, kind: .lists, limit: limit, twice: SafetyRules.keep(.secondCopies), packs: packs)
+            store: store, set: set, kind: .lists, limit: min(limit, options.listSize?.int ?? limit),
+            twice: SafetyRules.keep(.secondCopies), packs: packs)
         for finding in try SetWriter.load(store, set, packs, index, pages) { events(.finding(finding)) }
         try SetWriter.mendPoints(store, keys)
         try SetWriter.mendMoves(store, set)
@@ -241,11 +258,13 @@ public final class SetWriter: Sendable {
     ///
     /// - Parameters:
     ///   - facts: what the point tells about the machine.
+    ///   - number: the point's number in its set; `nil` for the next.
     ///   - readBack: compare everything this run wrote with its hashes, with caches dropped.
     ///   - threads: how many threads read back.
     /// - Throws: `store.full`, `store.failed`, `interrupted`; the point then does not exist.
     public func commit(
-        _ facts: PointFacts, readBack: Bool = true, threads: Int = 2, events: EventHandler? = nil
+        _ facts: PointFacts, number: UInt64? = nil, readBack: Bool = true, threads: Int = 2,
+        events: EventHandler? = nil
     ) throws(Fault) -> PointSummary {
         try requireHealthy()
         let streams = try state.withLock { (state: inout State) throws(Fault) -> [StreamWriter] in
@@ -272,8 +291,10 @@ public final class SetWriter: Sendable {
                 }
             }
             let references = try self.references()
-            let number = try nextNumber()
-            let file = PointFile(set: set, number: number, facts: facts, packs: references, streams: stored)
+            let given: UInt64
+            if let number { given = number } else { given = try nextNumber() }
+            let file = PointFile(
+                set: set, number: given, facts: facts, packs: references, streams: stored)
             let (bytes, id) = try file.sealed(
                 Hasher256(keys), RecordSealer(set, keys, session, options.compression))
             // This makes the point exist; its second copy follows.

@@ -92,6 +92,12 @@ public final class StreamWriter: Sendable {
         }
     }
 
+    /// Notes all that could not be read when the stream was read first.
+    func markUnreadable(_ list: ExtentList) {
+        let used = description.used.subtracting(description.used.subtracting(list))
+        state.withLock { $0.unreadable = $0.unreadable.union(used) }
+    }
+
     /// Whether the parent given to ``SetWriter/beginStream(_:parent:)`` can be compared with.
     public var hasParent: Bool { parent != nil }
 

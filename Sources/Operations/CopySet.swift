@@ -1,0 +1,100 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+public import Findings
+public import Geometry
+import Glibc
+public import ImageStore
+import LinuxDisks
+import Threads
+
+/// What copying is asked for.
+public struct CopyRequest: Sendable {
+    /// The set that is copied from, and further places it lies in.
+    public var source: String
+    public var sourceAlso: [String] = []
+    /// The set that is copied into, or made; further places of it.
+    public var target: String
+    public var targetAlso: [String] = []
+    /// What is copied, and how.
+    public var options = SetCopy.Options()
+    /// Asked when the source is encrypted.
+    public var sourceKeys = KeyRing.none
+    /// Asked when the target is encrypted and another set than the source.
+    public var targetKeys = KeyRing.none
+    /// Asked when the target is made now and encrypted.
+    public var newKeys = KeyRing.none
+    /// Whether the target gets a catalogue, for places that cannot list.
+    public var catalogue = false
+
+    /// A request to copy all points of `source` into `target`.
+    public init(from source: String, to target: String) {
+        self.source = source
+        self.target = target
+    }
+}
+
+/// Copies recovery points from set to set.
+public enum CopySet {
+    /// Copies what is missing in the target. The source is only read.
+    /// Throws what opening the sets throws, and what ``SetCopy/run(from:to:options:keys:newKeys:events:)`` throws.
+    public static func run(_ request: CopyRequest, events: @escaping EventHandler) throws(Fault) -> CopyReport {
+        let source = try OpenedSet(request.source, also: request.sourceAlso, keys: request.sourceKeys)
+        defer { source.close() }
+        let target = try SetPlace(request.target, also: request.targetAlso, .writing)
+        defer { target.close() }
+        if let name = request.options.point {
+            try source.requireComplete(source.reader.point(name))
+        }
+        var options = request.options
+        options.threads = Workers.processors
+        options.writing.time = UInt64(max(0, time(nil)))
+        defer { target.report(events) }
+        do throws(Fault) {
+            let report = try SetCopy.run(
+                from: source.reader, to: target.store, options: options, keys: request.targetKeys,
+                newKeys: request.newKeys, events: events)
+            if request.catalogue { try Catalogue.write(to: target.store) } else { target.refreshCatalogue(events) }
+            return report
+        } catch {
+            throw target.explained(error)
+        }
+    }
+}
+
+/// Writes a recovery point into one file that holds everything it needs.
+public enum ArchivePoint {
+    /// Writes the point `point` stands for of the set at `place` into `file` (a path, or `label:NAME/path`).
+    ///
+    /// - Parameters:
+    ///   - partSize: the most bytes of a file; more than one is then named `file`.001, ….
+    ///   - readBack: whether the archive is read back from the medium before it gets its name.
+    /// - Throws: what opening the set throws, `target.forbidden` when the file exists, `set.damaged`, `store.full`,
+    ///   `store.failed`, `interrupted`; then nothing is kept of the archive.
+    public static func run(
+        _ point: RecoveryPoint, of set: OpenedSet, to file: String, partSize: ByteCount?, readBack: Bool,
+        events: @escaping EventHandler
+    ) throws(Fault) -> ArchiveReport {
+        try set.requireComplete(point)
+        let location = try StoreLocation.open(file, .readWrite, identify: Identify.volume)
+        defer { location.release() }
+        var options = PointArchive.Options(time: UInt64(max(0, time(nil))))
+        options.partSize = partSize
+        options.folder = folder(location.path)
+        options.readBack = readBack
+        options.threads = Workers.processors
+        return try PointArchive.write(point, to: location.path, options: options, events: events)
+    }
+
+    /// The folder that unpacking makes: the file's name without its ending, in letters that every filesystem takes.
+    static func folder(_ path: String) -> String {
+        var name = path.split(separator: "/").last.map(String.init) ?? ""
+        if name.lowercased().hasSuffix(".tar") { name.removeLast(4) }
+        let plain = name.unicodeScalars.prefix(60).map { scalar -> Character in
+            let isPlain = scalar.isASCII && (scalar.properties.isAlphabetic || ("0"..."9").contains(scalar))
+            return isPlain || "-_.".unicodeScalars.contains(scalar) ? Character(scalar) : "_"
+        }
+        let folder = String(plain.drop { $0 == "." })
+        return folder.isEmpty ? "set" : folder
+    }
+}

@@ -1,0 +1,267 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Findings
+import Geometry
+import Glibc
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import ImageStore
+
+/// Copying from set to set.
+@Suite struct CopyTests {
+    static let first = Sample.content(900_000, seed: 51)
+    /// Like the first, with all units of one frame changed and one of another.
+    static let second: [UInt8] = {
+        var content = first
+        for index in stride(from: 200_000, to: 524_288, by: 1) { content[index] = UInt8(truncatingIfNeeded: index * 7) }
+        return content
+    }()
+    static let used = ExtentList(Extent(from: ByteCount(4096), to: ByteCount(700_000)))
+    static let secret = KeyRing(.passphrase(Secret(Array("one".utf8))))
+    static let otherSecret = KeyRing(.passphrase(Secret(Array("two".utf8))))
+
+    /// A set with three points: all of `first`, a part of `second`, `second` with another volume.
+    static func source(
+        encrypted: Bool = false, unit: ByteCount = .kibibytes(64)
+    ) throws -> (store: MemoryStore, points: [PointSummary]) {
+        let store = MemoryStore()
+        var options = SetWriter.Options(packSize: .mebibytes(1), unitSize: unit)
+        if encrypted { options.encryption = NewEncryption(cost: 10) }
+        var points: [PointSummary] = []
+        for (name, volumes) in [
+            ("a", [(first, nil)]), ("b", [(second, used)]), ("c", [(second, nil), (Array(first[..<70_000]), nil)]),
+        ] as [(String, [(content: [UInt8], used: ExtentList?)])] {
+            points.append(
+                try Sample.backup(
+                    volumes, to: store, name: name, options: options, keys: encrypted ? secret : .none,
+                    unreadable: name == "b" ? [Extent(from: ByteCount(8192), to: ByteCount(16_384))] : []
+                ).0)
+            options.encryption = nil
+        }
+        return (store, points)
+    }
+
+    static func expectEqual(
+        _ source: SetReader, _ target: SetReader, sourceLocation: SourceLocation = #_sourceLocation
+    ) throws {
+        let (from, to) = (try source.points().points, try target.points().points)
+        #expect(from.map(\.number) == to.map(\.number), sourceLocation: sourceLocation)
+        for (one, other) in zip(from, to) {
+            var facts = one.facts
+            facts.origin = facts.origin ?? .init(set: source.setID, point: one.id)
+            #expect(other.facts == facts, sourceLocation: sourceLocation)
+            #expect(one.used == other.used && one.unreadable == other.unreadable, sourceLocation: sourceLocation)
+            let (before, after) = (try source.point(one.id).streams, try target.point(other.id).streams)
+            #expect(before.map(\.description) == after.map(\.description), sourceLocation: sourceLocation)
+            #expect(before.map(\.unreadable) == after.map(\.unreadable), sourceLocation: sourceLocation)
+            for (stream, copy) in zip(before, after) {
+                #expect(try Sample.restore(stream) == Sample.restore(copy), sourceLocation: sourceLocation)
+            }
+        }
+        #expect(try target.verify(.full).isSound, sourceLocation: sourceLocation)
+    }
+
+    enum Target: CaseIterable {
+        case plain, smallUnits, encrypted, replica, withPoints
+    }
+
+    @Test(arguments: Target.allCases, [false, true])
+    func everyPointIsCopiedAsItWas(_ kind: Target, encrypted: Bool) throws {
+        let (store, points) = try Self.source(encrypted: encrypted)
+        let objects = store.objects
+        let source = try SetReader(store, keys: Self.secret)
+        let target = MemoryStore()
+        var options = SetCopy.Options()
+        options.allowPlain = true
+        switch kind {
+        case .plain: break
+        case .smallUnits:
+            options.keepUnitSize = false
+            options.writing.unitSize = .kibibytes(16)
+        case .encrypted: options.writing.encryption = NewEncryption(cost: 10)
+        case .replica: options.like = true
+        case .withPoints:
+            // What the target holds already is not copied; its own point stays.
+            try Sample.backup([(Self.first, nil)], to: target, name: "own")
+        }
+        let report = try SetCopy.run(
+            from: source, to: target, options: options, keys: Self.otherSecret, newKeys: Self.otherSecret)
+        #expect(report.copied.map(\.source.id) == points.map(\.id))
+        #expect(report.present.isEmpty && report.failed.isEmpty && report.findings.isEmpty)
+        let isVerbatim = kind == .replica || (!encrypted && (kind == .plain || kind == .withPoints))
+        #expect(report.copied.allSatisfy { $0.verbatim == isVerbatim })
+        #expect(store.objects == objects, "the source is only read")
+
+        let keys = kind == .replica ? Self.secret : Self.otherSecret
+        let copy = try SetReader(target, keys: keys)
+        #expect(copy.set.unitSize == (kind == .smallUnits ? 16_384 : 65_536))
+        #expect(copy.isEncrypted == (kind == .encrypted || (kind == .replica && encrypted)))
+        if kind == .replica { #expect(copy.set == source.set) }
+        if kind == .withPoints {
+            #expect(report.copied[0].statistics.new == .zero, "what the target holds is referred to")
+            #expect(try copy.points().points.contains { $0.facts.name == "own" })
+            let last = try #require(try copy.points().points.last)
+            #expect(last.facts.name == "c")
+        } else {
+            try Self.expectEqual(source, copy)
+        }
+
+        // Done is done.
+        let before = target.objects
+        let again = try SetCopy.run(from: source, to: target, options: options, keys: keys)
+        #expect(again.copied.isEmpty && again.present.map(\.id) == points.map(\.id))
+        #expect(target.objects == before)
+        // A new point is the only one that is copied next time.
+        let (fourth, _) = try Sample.backup([(Self.first, Self.used)], to: store, name: "d", keys: Self.secret)
+        let next = try SetCopy.run(
+            from: SetReader(store, keys: Self.secret), to: target, options: options, keys: keys)
+        #expect(next.copied.map(\.source.id) == [fourth.id])
+        #expect(next.copied.first?.statistics.new == .zero)
+    }
+
+    @Test func recordsAreTakenOverAsTheyAre() throws {
+        let (store, _) = try Self.source(encrypted: true)
+        let target = MemoryStore()
+        var options = SetCopy.Options()
+        options.like = true
+        _ = try SetCopy.run(from: SetReader(store, keys: Self.secret), to: target, options: options)
+        func frames(_ store: MemoryStore) throws -> Set<[UInt8]> {
+            let set = try #require(try SetAccess.look(at: store).header)
+            var result: Set<[UInt8]> = []
+            for name in store.objects.keys where name.hasPrefix("packs/") {
+                let handle = try #require(try store.open(name))
+                let id = try #require(ObjectName.id(name, suffix: ".pack"))
+                let pack = try PackStructure.read(handle, name: name, id: id, set: set, hasher: Hasher256())
+                for entry in pack.footer.entries where entry.record.kind == .frame {
+                    result.insert(
+                        try handle.bytes(at: ByteCount(UInt64(entry.offset)), count: entry.record.totalSize))
+                }
+            }
+            return result
+        }
+        #expect(try frames(store) == frames(target))
+        #expect(try !frames(store).isEmpty)
+        #expect(
+            store.objects.keys.filter { $0.contains("keys/") }.sorted()
+                == target.objects.keys.filter { $0.contains("keys/") }.sorted())
+        // Backups into both go on, each with nonces of its own.
+        for place in [store, target] {
+            try Sample.backup([(Self.used.isEmpty ? [] : Self.second, nil)], to: place, keys: Self.secret)
+        }
+        #expect(try SetReader(target, keys: Self.secret).verify(.full).isSound)
+    }
+
+    @Test func onePointIsCopiedAndACopyGoesHomeOnce() throws {
+        let (store, points) = try Self.source()
+        let target = MemoryStore()
+        var options = SetCopy.Options()
+        options.point = String(points[1].id.prefix(8))
+        let report = try SetCopy.run(from: SetReader(store), to: target, options: options)
+        #expect(report.copied.map(\.copy.number) == [2])
+        // Into a third set: the copy names the first point, and is known there.
+        let third = MemoryStore()
+        _ = try SetCopy.run(from: SetReader(target), to: third, options: SetCopy.Options())
+        let all = try SetCopy.run(from: SetReader(store), to: third, options: SetCopy.Options())
+        #expect(all.present.map(\.id) == [points[1].id] && all.copied.count == 2)
+        let home = try SetCopy.run(from: SetReader(third), to: store, options: SetCopy.Options())
+        #expect(home.copied.isEmpty && home.present.count == 3)
+    }
+
+    @Test func whatWouldBeWrongIsRefused() throws {
+        let (plain, _) = try Self.source()
+        let (encrypted, _) = try Self.source(encrypted: true)
+        let source = try SetReader(encrypted, keys: Self.secret)
+        func fault(_ target: MemoryStore, _ change: (inout SetCopy.Options) -> Void = { _ in }) -> FaultCode? {
+            var options = SetCopy.Options()
+            change(&options)
+            let before = target.objects
+            let fault = #expect(throws: Fault.self) {
+                try SetCopy.run(from: source, to: target, options: options, keys: Self.secret)
+            }
+            #expect(target.objects == before)
+            return fault?.code
+        }
+        #expect(fault(MemoryStore()) == .unsupported)
+        #expect(fault(plain) == .unsupported)
+        #expect(fault(plain) { $0.like = true } == .differentSets)
+        #expect(
+            fault(plain) {
+                $0.allowPlain = true; $0.writing.encryption = NewEncryption(cost: 10)
+            } == .unsupported)
+        #expect(fault(encrypted) == .usage)
+        #expect(
+            fault(MemoryStore()) {
+                $0.point = "ffffffffffff"; $0.like = true
+            } == .noSuchPoint)
+    }
+
+    @Test func damageCostsOnlyThePointsThatNeedIt() throws {
+        let (store, points) = try Self.source()
+        // A frame that only the first point needs: one with the bytes that changed.
+        let reader = try SetReader(store)
+        let unit = try Hasher256().id(Array(Self.first[262_144..<327_680]))
+        let set = reader.set
+        for name in store.objects.keys where name.hasPrefix("packs/") {
+            let handle = try #require(try store.open(name))
+            let id = try #require(ObjectName.id(name, suffix: ".pack"))
+            let pack = try PackStructure.read(handle, name: name, id: id, set: set, hasher: Hasher256())
+            for entry in pack.footer.entries where entry.record.ids.contains(unit) {
+                store.objects[name]?[entry.offset + entry.record.headSize + 20] ^= 1
+            }
+        }
+        let target = MemoryStore()
+        let report = try SetCopy.run(from: SetReader(store), to: target, options: SetCopy.Options())
+        #expect(report.failed.map(\.point.id) == [points[0].id])
+        #expect(report.failed.first?.fault.code == .setDamaged)
+        #expect(report.copied.map(\.source.id) == [points[1].id, points[2].id])
+        #expect(try SetReader(target).verify(.full).isSound)
+        var options = SetCopy.Options()
+        options.point = points[0].id
+        let fault = #expect(throws: Fault.self) {
+            try SetCopy.run(from: SetReader(store), to: target, options: options)
+        }
+        #expect(fault?.code == .setDamaged)
+    }
+
+    @Test(arguments: [false, true], [false, true])
+    func aFailureAtAnyMomentHarmsNothing(encrypted: Bool, afterwards: Bool) throws {
+        let (store, points) = try Self.source(encrypted: encrypted)
+        let objects = store.objects
+        let source = try SetReader(store, keys: Self.secret)
+        let start = MemoryStore()
+        var options = SetCopy.Options()
+        options.like = true
+        options.threads = 1
+        options.point = points[0].id
+        _ = try SetCopy.run(from: source, to: start, options: options)
+        options.point = nil
+        let whole = FailingStore(MemoryStore(objects: start.objects))
+        _ = try SetCopy.run(from: source, to: whole, options: options)
+        let changes = whole.changes.load(ordering: .relaxed)
+        #expect(changes > 20)
+        for moment in 0..<changes {
+            let base = MemoryStore(objects: start.objects)
+            let failing = FailingStore(base, failing: moment, afterwards: afterwards)
+            _ = try? SetCopy.run(from: source, to: failing, options: options)
+            // Whatever points there are are whole; the one that was there is.
+            let reader = try SetReader(base, keys: Self.secret)
+            let found = try reader.points().points
+            #expect(found.first?.facts.origin?.point == points[0].id, "failure \(moment)")
+            for point in found {
+                let origin = try source.point(try #require(point.facts.origin).point)
+                for (one, other) in zip(origin.streams, try reader.point(point.id).streams) {
+                    #expect(try Sample.restore(one) == Sample.restore(other), "failure \(moment)")
+                }
+            }
+            let rerun = try SetCopy.run(from: source, to: base, options: options)
+            #expect(rerun.copied.count + rerun.present.count == 3, "failure \(moment)")
+            let end = try SetReader(base, keys: Self.secret)
+            #expect(try end.points().points.count == 3, "failure \(moment)")
+            #expect(try end.verify(.full).isComplete, "failure \(moment)")
+        }
+        #expect(store.objects == objects)
+    }
+}
