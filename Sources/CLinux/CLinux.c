@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/netlink.h>
 #include <net/if.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -190,6 +191,12 @@ int relight_filesystem_type(const char *path, uint64_t *type) {
     int outcome = result(statfs(path, &status));
     *type = (uint64_t)status.f_type;
     return outcome;
+}
+
+int relight_usable_processors(void) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
 }
 
 uint64_t relight_file_size_limit(void) {

@@ -5,14 +5,19 @@
 ///
 /// Sharing work among threads, and noticing that a stop was asked for. The first fault stops every thread of a run. The
 /// room knows nothing of what the work is.
+import CLinux
 public import Findings
 import Glibc
 import Synchronization
 
 /// The same work on several threads; the first fault stops them all.
 public enum Workers {
-    /// Number of processors this process may use; at least 1.
-    public static var processors: Int { max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) }
+    /// Number of processors this process may use, at least 1: those its affinity mask allows (`taskset`, cpusets), where
+    /// the kernel says so, else all that are online.
+    public static var processors: Int {
+        let usable = Int(relight_usable_processors())
+        return max(1, usable > 0 ? usable : sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+    }
 
     /// Runs `body` on `count` threads, handing each its index, and returns when all have ended.
     /// `body` should look at `stop` between pieces of work: it is true once another thread has failed.

@@ -71,6 +71,8 @@ int relight_rename_new(const char *from, const char *to);
 int relight_start_writeback(int descriptor, uint64_t start, uint64_t length);
 /// The filesystem's magic number (statfs f_type). 0, or the negated errno.
 int relight_filesystem_type(const char *path, uint64_t *type);
+/// Number of processors the calling thread may run on (sched_getaffinity); 0 where the kernel does not say.
+int relight_usable_processors(void);
 /// The largest file this process may write (RLIMIT_FSIZE); UINT64_MAX where there is no limit.
 uint64_t relight_file_size_limit(void);
 
