@@ -95,10 +95,11 @@ public final class FolderStore: ObjectStore {
             if opened >= 0 {
                 // The lock tells a later run that this file's writer is alive. Where locks do not work the age tells.
                 // When somebody else has it already, or the file is gone, they took this new file for a leftover.
-                if flock(opened, LOCK_EX | LOCK_NB) != 0, errno == EWOULDBLOCK {
+                if SafetyRules.keep(.leftoverLock), flock(opened, LOCK_EX | LOCK_NB) != 0, errno == EWOULDBLOCK {
                     close(opened)
                     continue
                 }
+                FolderEvent.note(.made(file: "\(path)/\(name)"))
                 guard isStill(opened, name) else {
                     close(opened)
                     continue
@@ -205,6 +206,7 @@ public final class FolderStore: ObjectStore {
             if problem == ENOENT || problem == ENOTDIR { return }
             if problem != 0 { throw failure(problem, "Removing", name) }
         }
+        FolderEvent.note(.removed(file: file))
         try flushFolder(of: name)
     }
 
@@ -301,6 +303,7 @@ public final class FolderStore: ObjectStore {
         for part in full.split(separator: "/", omittingEmptySubsequences: true) {
             if made.isEmpty, !full.hasPrefix("/") { made = String(part) } else { made += "/" + part }
             if unsafe mkdir(made, 0o755) == 0 {
+                FolderEvent.note(.madeFolder(made))
                 let parent = made.split(separator: "/").dropLast().joined(separator: "/")
                 try flush(folder: made.hasPrefix("/") ? "/" + parent : parent.isEmpty ? "." : parent)
             } else if errno != EEXIST, unsafe access(made, F_OK) != 0 {
@@ -323,15 +326,21 @@ public final class FolderStore: ObjectStore {
     static func flush(folder: String) -> Int32 {
         let opened = unsafe relight_open(folder, O_RDONLY | O_DIRECTORY, 0)
         guard opened >= 0 else { return -opened }
+        guard SafetyRules.keep(.folderFlush) else {
+            close(opened)
+            return 0
+        }
         let status = fsync(opened)
         let problem = errno
         close(opened)
+        if status == 0 { FolderEvent.note(.flushedFolder(folder)) }
         // Some network and FUSE filesystems cannot flush a folder and say so; they have no cache of it either.
         return status != 0 && problem != EINVAL && problem != EOPNOTSUPP && problem != ENOSYS ? problem : 0
     }
 
     /// Renames without replacing anything; the errno, or 0.
     static func renameNew(_ from: String, _ to: String) -> Int32 {
+        guard SafetyRules.keep(.neverReplace) else { return unsafe rename(from, to) == 0 ? 0 : errno }
         let status = unsafe relight_rename_new(from, to)
         guard status == -EINVAL || status == -ENOSYS else { return -status }
         if unsafe access(to, F_OK) == 0 { return EEXIST }

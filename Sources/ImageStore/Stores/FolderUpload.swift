@@ -27,6 +27,10 @@ final class FolderUpload: ObjectUpload {
     func write(at offset: ByteCount, _ bytes: RawSpan) throws(Fault) {
         let problem = FileBytes.write(raw, at: offset, bytes)
         if problem != 0 { throw store.failure(problem, "Writing \(bytes.byteCount) bytes", temporary) }
+        FolderEvent.note(
+            .wrote(
+                file: "\(store.path)/\(temporary)", offset: offset.bytes,
+                bytes: unsafe bytes.withUnsafeBytes { unsafe [UInt8]($0) }))
         // Starts the transfer to the medium now, so that the flush at the end has little left to wait for.
         _ = relight_start_writeback(raw, offset.bytes, UInt64(bytes.byteCount))
     }
@@ -44,9 +48,10 @@ final class FolderUpload: ObjectUpload {
     private func seal(_ name: String, replacing: Bool) throws(Fault) {
         guard descriptor.withLock({ $0 }) != nil else { throw store.failure(EBADF, "Sealing", name) }
         // After a failed fsync the kernel may have dropped the data: the file is of no more use.
-        while fsync(raw) != 0 {
+        while SafetyRules.keep(.fileFlush), fsync(raw) != 0 {
             if errno != EINTR { throw store.failure(errno, "Flushing", temporary) }
         }
+        if SafetyRules.keep(.fileFlush) { FolderEvent.note(.flushed(file: "\(store.path)/\(temporary)")) }
         let folder = name.split(separator: "/").dropLast().joined(separator: "/")
         if !folder.isEmpty { try store.makeFolders(folder) }
         let from = "\(store.path)/\(temporary)"
@@ -54,6 +59,7 @@ final class FolderUpload: ObjectUpload {
         let problem =
             replacing ? (unsafe rename(from, to) == 0 ? 0 : errno) : FolderStore.renameNew(from, to)
         if problem != 0 { throw store.failure(problem, "Renaming to \(name)", temporary) }
+        FolderEvent.note(.renamed(from: from, to: to))
         do throws(Fault) {
             let closing: Int32 = descriptor.withLock { descriptor in
                 descriptor = nil
@@ -64,7 +70,7 @@ final class FolderUpload: ObjectUpload {
         } catch {
             // What is not known to be durable must not be found under its name. In the place of a damaged object it
             // is still the better one.
-            if !replacing { _ = unsafe unlink(to) }
+            if !replacing, unsafe unlink(to) == 0 { FolderEvent.note(.removed(file: to)) }
             throw error
         }
     }
@@ -74,6 +80,7 @@ final class FolderUpload: ObjectUpload {
             guard descriptor != nil else { return }
             descriptor = nil
             _ = unsafe unlink("\(store.path)/\(temporary)")
+            FolderEvent.note(.removed(file: "\(store.path)/\(temporary)"))
             Glibc.close(raw)
         }
     }

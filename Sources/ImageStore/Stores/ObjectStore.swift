@@ -140,6 +140,7 @@ extension ObjectStore {
             upload.abandon()
             throw error
         }
+        guard SafetyRules.keep(.readBack) else { return }
         guard let handle = try open(name) else { throw notKept(name) }
         handle.dropCaches()
         guard handle.size.bytes == UInt64(bytes.count), try handle.bytes(at: .zero, count: bytes.count) == bytes else {
@@ -151,6 +152,7 @@ extension ObjectStore {
 
     /// As ``put(_:_:)``, but no fault when the same object is there already: who mends a set may have been faster.
     func putCopy(_ name: String, _ bytes: [UInt8]) throws(Fault) {
+        guard SafetyRules.keep(.secondCopies) else { return }
         do throws(Fault) {
             try put(name, bytes)
         } catch {

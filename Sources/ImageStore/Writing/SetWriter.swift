@@ -162,7 +162,8 @@ public final class SetWriter: Sendable {
         pages = UnitIndex(memory: memory / 16, prefixBits: options.prefixBits)
         contents = ContentsShelf(store: store, set: set)
         data = PackWriter(store: store, set: set, kind: .data, limit: limit, twice: false, packs: packs)
-        lists = PackWriter(store: store, set: set, kind: .lists, limit: limit, twice: true, packs: packs)
+        lists = PackWriter(
+            store: store, set: set, kind: .lists, limit: limit, twice: SafetyRules.keep(.secondCopies), packs: packs)
         for finding in try SetWriter.load(store, set, packs, index, pages) { events(.finding(finding)) }
         try SetWriter.mendPoints(store, keys)
         try SetWriter.mendMoves(store, set)
@@ -261,7 +262,7 @@ public final class SetWriter: Sendable {
                 guard stream.description.disk < facts.disks.count else { throw SetWriter.misuse }
             }
             let finished = try data.finish(hasher) + lists.finish(hasher)
-            if readBack {
+            if readBack, SafetyRules.keep(.readBack) {
                 do throws(Fault) {
                     try self.readBack(finished, threads: threads, events: events)
                 } catch {

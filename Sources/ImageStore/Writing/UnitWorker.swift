@@ -53,7 +53,7 @@ public final class UnitWorker {
     private func store(
         _ piece: StreamPiece, _ stream: StreamWriter, _ bytes: UnsafeMutableRawBufferPointer
     ) throws(Fault) -> [StoredUnit] {
-        unsafe mask(piece, bytes)
+        if SafetyRules.keep(.masking) { unsafe mask(piece, bytes) }
         let unitSize = writer.set.unitSize
         let first = piece.extent.start.bytes / UInt64(unitSize)
 
