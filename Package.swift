@@ -180,6 +180,10 @@ let package = Package(
                 "BinaryFields", "Blocks", "DiskSurvey", "Findings", "Geometry", "ImageStore", "Imaging", "MachineModel",
                 "PartitionTables", "RestorePlanning", "Tools",
             ]),
+        // The built program and its store among failures of every kind.
+        .testTarget(
+            name: "FaultTests", dependencies: ["Findings", "Geometry", "ImageStore", "MachineModel", "Tools"],
+            path: "Tests/FaultTests", exclude: ["README.md"], swiftSettings: settings),
         // The fuzzers' targets fed with their committed inputs; the fuzzers themselves are a package of their own.
         .testTarget(
             name: "FuzzTests",
