@@ -19,8 +19,8 @@ BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev libpar
 	make pkg-config uuid-dev \
 	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata zlib1g
 # What the tests and the demo need besides.
-TEST_PACKAGES := coreutils cpio procps diffutils dosfstools e2fsprogs fdisk fuse3 gdisk mmdebstrap mount mtools ntfs-3g \
-	ovmf parted partclone python3 python3-cryptography python3-zstandard qemu-system-x86 qemu-utils seabios strace uidmap \
+TEST_PACKAGES := coreutils cpio procps diffutils dosfstools e2fsprogs fdisk fuse3 gdisk mmdebstrap mount mtools nbdkit \
+	ntfs-3g ovmf parted partclone python3 python3-cryptography python3-zstandard qemu-system-x86 qemu-utils seabios strace uidmap \
 	xfsprogs xz-utils zstd
 
 # The programs that `make bench` compares with; nothing else needs them.

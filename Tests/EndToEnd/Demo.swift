@@ -26,7 +26,8 @@ extension RelightVM {
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
             let began = Time.now()
             let stage = Stage(
-                folder: folder, iso: full(iso), boot: full("build/boot"), cache: full(cache), patience: patience)
+                folder: folder, iso: full(iso), boot: full("build/boot"), cache: full(cache),
+                program: full("build/relight"), patience: patience)
             print(
                 """
                 A real Debian on a 1.5 GiB virtio-blk disk is imaged by the ISO in one virtual machine, and restored in

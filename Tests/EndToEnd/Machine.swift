@@ -33,6 +33,8 @@ struct Disk: Sendable {
     var serial: String
     /// Logical and physical sector size, bytes; IDE and AHCI only know 512.
     var sectorSize = 512
+    /// What the machine flushes is flushed to the image at once; else that is left to the host.
+    var flushes = false
     /// Writes go to a throw-away layer.
     var isSnapshot = false
     /// Place in the firmware's order; `nil`: not started from.
@@ -138,7 +140,7 @@ struct Machine: Sendable {
 
 extension Disk {
     fileprivate func arguments(_ number: Int, firmware: Firmware) -> [String] {
-        let drive = "if=none,id=disk\(number),format=raw,cache=unsafe,file=\(path)" + (isSnapshot ? ",snapshot=on" : "")
+        let drive = "if=none,id=disk\(number),format=raw,cache=\(flushes ? "writeback" : "unsafe"),file=\(path)" + (isSnapshot ? ",snapshot=on" : "")
         var device: String
         switch bus {
         case .ide:

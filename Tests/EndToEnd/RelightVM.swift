@@ -35,6 +35,8 @@ struct RelightVM: ParsableCommand {
         var iso = "build/relight.iso"
         @Option(help: "Folder with vmlinuz and initrd of the same build.")
         var boot = "build/boot"
+        @Option(help: "The program of the same build, for use on this machine.")
+        var program = "build/relight"
         @Option(help: "Folder for logs and disks; each scenario has one below it.")
         var out = "build/vm"
         @Option(help: "Folder for what is kept from run to run.")
@@ -60,7 +62,8 @@ struct RelightVM: ParsableCommand {
                 try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
                 print("\(scenario.name): \(scenario.shows)")
                 let stage = Stage(
-                    folder: folder, iso: full(iso), boot: full(boot), cache: full(cache), patience: patience)
+                    folder: folder, iso: full(iso), boot: full(boot), cache: full(cache), program: full(program),
+                    patience: patience)
                 let began = Time.now()
                 var failure: String?
                 do {

@@ -42,16 +42,19 @@ final class Stage {
     let boot: String
     /// Folder whose content stays from run to run.
     let cache: String
+    /// The program, for use on the host.
+    let program: String
     private let patience: Double
     private var starts = 0
     /// Figures for the table, in the order they were noted.
     private(set) var figures: [(name: String, value: String)] = []
 
-    init(folder: String, iso: String, boot: String, cache: String, patience: Double) {
+    init(folder: String, iso: String, boot: String, cache: String, program: String, patience: Double) {
         self.folder = folder
         self.iso = iso
         self.boot = boot
         self.cache = cache
+        self.program = program
         self.patience = patience
     }
 
