@@ -133,11 +133,7 @@ public final class ArchiveWriter {
         isOpen = false
         var named: [String] = []
         do throws(Fault) {
-            for (index, part) in parts.enumerated() {
-                while fsync(part) != 0 {
-                    if errno != EINTR { throw FolderStore.failure(errno, "Flushing", partName(index)) }
-                }
-            }
+            try flush(partName)
             for index in parts.indices.reversed() {
                 let name = finalName(index)
                 let problem = FolderStore.renameNew(partName(index), name)
@@ -145,6 +141,8 @@ public final class ArchiveWriter {
                 if problem != 0 { throw FolderStore.failure(problem, "Renaming", name) }
                 named.append(name)
             }
+            // FAT writes size and place of a renamed file to its new entry only now.
+            try flush(finalName)
             for part in parts where close(part) != 0 && errno != EINTR {
                 throw FolderStore.failure(errno, "Closing", path)
             }
@@ -156,6 +154,14 @@ public final class ArchiveWriter {
             for name in named { _ = unsafe unlink(name) }
             discard()
             throw error
+        }
+    }
+
+    private func flush(_ name: (Int) -> String) throws(Fault) {
+        for (index, part) in parts.enumerated() {
+            while fsync(part) != 0 {
+                if errno != EINTR { throw FolderStore.failure(errno, "Flushing", name(index)) }
+            }
         }
     }
 
