@@ -70,7 +70,7 @@ struct KeepingTests {
         #expect(try Program.run("--json", "points", set).document().points?.map(\.id) == [points[2]])
         #expect(try Program.run("verify", set).status == 0)
         // What is left restores to the same bytes.
-        try scratch.file("target.img", "8M")
+        _ = try scratch.file("target.img", "8M")
         #expect(
             try Program.run("restore", set, "--to", "\(scratch.path)/target.img", "--yes").status == 0)
         try scratch.sh("cmp disk.img target.img")

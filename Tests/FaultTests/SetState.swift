@@ -21,6 +21,8 @@ struct SetState: Sendable {
     var after: [String: String]
     /// Whether the command makes the set, so that it may be missing when the command was interrupted.
     var isNew = false
+    /// Whether it is damaged before the command, which repairs it: only afterwards must every point restore.
+    var isDamaged = false
 
     /// The options that open the set, once one of its passphrases is found to do so.
     func keyOptions(in folder: String) throws -> [String] {
@@ -36,6 +38,7 @@ struct SetState: Sendable {
     /// there but what was before or comes after, complete. Returns the names of its points.
     @discardableResult
     func expectEarlierPoints(in folder: String, _ moment: String) throws -> Set<String> {
+        if isDamaged { return [] }
         let found: [String]
         do {
             found = try restoreAll(in: folder, moment, passphrases: passphrases)
@@ -106,6 +109,7 @@ struct SetState: Sendable {
     /// The program finds nothing wrong with the set. Where a command was interrupted, a second copy may not have been made
     /// yet; everything that is there is sound all the same.
     func expectSound(in folder: String, _ moment: String, copiesMayBeMissing: Bool = false) throws {
+        if isDamaged, copiesMayBeMissing { return }
         let run = try Program.run(["verify", path] + keyOptions(in: folder), in: folder)
         if isNew, run.status != 0, run.standardError.contains("There is no image set") { return }
         if copiesMayBeMissing, run.status == 5, run.standardOutput.contains("no recovery point lost anything") {
@@ -120,6 +124,7 @@ struct SetState: Sendable {
 
     /// The independent reader restores the same.
     func expectJudgeAgrees(in folder: String, _ moment: String) throws {
+        if isDamaged { return }
         let script = "/" + #filePath.split(separator: "/").dropLast(2).joined(separator: "/") + "/Judges/read_set.py"
         let key = try keyOptions(in: folder)
         let list = try Tool("/usr/bin/python3", package: "python3").run(

@@ -58,6 +58,21 @@ struct Verb: Sendable, CustomTestStringConvertible {
             ], statusWhenDone: 6,
             // Unfinished files may be packs: the next backup looks what is in them.
             afterwards: [["backup", "a.img", "--to", "set", "--name", "first", "--passphrase-file", "new"]], step: 3),
+        Verb(
+            name: "repair",
+            prepare: first + """
+                 --protect 20
+                pack=$(find set/packs -name '*.pack' -size +100k); point=$(find set/points -name '*.point')
+                printf damage | dd of="$pack" bs=1 seek=300000 conv=notrunc status=none
+                printf damage | dd of="$point" bs=1 seek=200 conv=notrunc status=none; rm set/set.b
+
+                """,
+            command: ["repair", "set", "--yes"],
+            sets: [
+                SetState(
+                    path: "set", before: ["first": "a.img"], after: ["first": "a.img"], isDamaged: true)
+            ],
+            afterwards: [["backup", "a.img", "--to", "set", "--name", "first"]], step: 3),
     ]
 }
 

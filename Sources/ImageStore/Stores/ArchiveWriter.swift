@@ -172,11 +172,7 @@ public final class ArchiveWriter {
         var named: [String] = []
         do throws(Fault) {
             try change()
-            for (index, part) in parts.enumerated() {
-                while fsync(part) != 0 {
-                    if errno != EINTR { throw FolderStore.failure(errno, "Flushing", partName(index)) }
-                }
-            }
+            try flush(partName)
             try look(partName(0))
             for index in parts.indices.reversed() {
                 try change()
@@ -186,6 +182,8 @@ public final class ArchiveWriter {
                 if problem != 0 { throw FolderStore.failure(problem, "Renaming", name) }
                 named.append(name)
             }
+            // FAT writes size and place of a renamed file to its new entry only now.
+            try flush(finalName)
             for part in parts where close(part) != 0 && errno != EINTR {
                 throw FolderStore.failure(errno, "Closing", path)
             }
@@ -197,6 +195,14 @@ public final class ArchiveWriter {
             for name in named { _ = unsafe unlink(name) }
             discard()
             throw error
+        }
+    }
+
+    private func flush(_ name: (Int) -> String) throws(Fault) {
+        for (index, part) in parts.enumerated() {
+            while fsync(part) != 0 {
+                if errno != EINTR { throw FolderStore.failure(errno, "Flushing", name(index)) }
+            }
         }
     }
 
