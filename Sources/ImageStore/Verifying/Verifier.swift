@@ -14,13 +14,22 @@ extension SetReader {
     /// that are lost by it. Throws `store.failed`, `interrupted`, `set.no-such-point`.
     ///
     /// - Parameters:
-    ///   - depth: structure only, or all data.
+    ///   - depth: how thoroughly. A reader opened without the key of an encrypted set checks structure or stored bytes;
+    ///     ``VerifyReport/isOpen`` says so. Other depths throw `key.needed` then.
+    ///   - share: which records a depth of ``VerifyDepth/share`` reads.
     ///   - points: ids or prefixes of the points to check; `nil` checks all points and all packs there are.
     ///   - threads: number of threads.
     public func verify(
-        _ depth: VerifyDepth, points: [String]? = nil, threads: Int = 2, events: EventHandler? = nil
+        _ depth: VerifyDepth, share: VerifyShare? = nil, points: [String]? = nil, threads: Int = 2,
+        events: EventHandler? = nil
     ) throws(Fault) -> VerifyReport {
+        guard isOpen || depth == .quick || depth == .stored else {
+            throw Fault(
+                .keyNeeded, what: "The set is encrypted, and was opened without its key.", place: store.name,
+                remedy: "Give the passphrase or key file, or check the stored bytes only: `relight verify --stored`.")
+        }
         let verifier = Verifier(self, depth: depth, threads: threads, events: events)
+        if depth == .share { verifier.take(share ?? VerifyShare(percent: 5, seed: .random(in: 0..<100))) }
         return try verifier.run(points)
     }
 }
@@ -51,20 +60,24 @@ private final class Verifier {
         self.threads = threads
         self.events = events
         self.report = VerifyReport(depth: depth)
+        self.report.isOpen = reader.isOpen
     }
+
+    func take(_ share: VerifyShare) { report.share = share }
 
     func run(_ names: [String]?) throws(Fault) -> VerifyReport {
         for finding in reader.findings {
             let file = String(finding.place.dropFirst(reader.store.name.utf8.count + 1))
             damage(file, -1, finding.what)
         }
+        try inspectKeys()
         let points = try loadPoints(names)
         moves = try MoveMap(reader.store, reader.set)
         for copy in moves.damaged {
             damage(copy.name, copy.fault.extent.flatMap(\.start.int) ?? -1, copy.fault.what)
         }
         try inspectPacks(points, all: names == nil)
-        if depth == .full { try readPacks() }
+        if depth != .quick { try readPacks() }
         for point in points { try check(point) }
         report.damages.sort { ($0.file, $0.offset ?? .zero) < ($1.file, $1.offset ?? .zero) }
         return report
@@ -85,6 +98,25 @@ private final class Verifier {
         damage(file, fault.extent.flatMap(\.start.int) ?? -1, fault.what)
     }
 
+    // MARK: - Keys and marks
+
+    /// Key slots in both copies, and the marks of packs that are going.
+    private func inspectKeys() throws(Fault) {
+        if reader.set.isEncrypted {
+            let slots = try KeySlots(reader.store, reader.set)
+            report.keySlots = slots.slots.count
+            for copy in slots.damaged { damage(copy.name, -1, "The key slot is damaged: \(copy.what)") }
+            for name in slots.missing { damage(name, -1, "This copy of a key slot is missing.") }
+            if slots.slots.isEmpty {
+                damage(ObjectName.keys, -1, "No key slot is sound: without one nobody can open the set.")
+            }
+        }
+        for object in try reader.store.list(ObjectName.tombstones)
+        where ObjectName.id(object.name, suffix: ".gone") == nil || object.size != .zero {
+            damage(object.name, -1, "This is not an empty mark of a pack that is to be removed.")
+        }
+    }
+
     // MARK: - Points
 
     private func loadPoints(_ names: [String]?) throws(Fault) -> [RecoveryPoint] {
@@ -101,11 +133,17 @@ private final class Verifier {
         for id in ids {
             var sound: PointFile?
             var last: Int?
+            var closed = false
             for name in [ObjectName.point(id), ObjectName.copy(of: ObjectName.point(id))] {
                 do throws(Fault) {
                     let file = try reader.read(id, name)
                     sound = sound ?? file
                 } catch {
+                    // Its stored bytes match their hash; what they say is not known without the key.
+                    if error.code == .keyNeeded, !reader.isOpen {
+                        closed = true
+                        continue
+                    }
                     guard error.code == .setDamaged || error.code == .setVersion || error.code == .storeFailed else {
                         throw error
                     }
@@ -114,6 +152,8 @@ private final class Verifier {
             }
             if let sound {
                 points.append(RecoveryPoint(reader, sound, id, findings: []))
+            } else if closed {
+                report.closedPoints += 1
             } else if let last {
                 report.damages[last].pointLost = true
             }
@@ -305,20 +345,36 @@ private final class Verifier {
         var isSegment = false
     }
 
+    private struct Checks {
+        /// Whether content can be decoded.
+        var content: Bool
+        /// Whether records in segments that match their hash are taken for sound.
+        var segmentsFirst: Bool
+    }
+
     private final class Shared: Sendable {
+        let healed = Mutex<[VerifyReport.SecondReading]>([])
         let next = Atomic<Int>(0)
         let read = Atomic<UInt64>(0)
         let content = Atomic<UInt64>(0)
         let records = Atomic<Int>(0)
         let found = Mutex<[Found]>([])
         func note(_ found: Found) { self.found.withLock { $0.append(found) } }
+        func heal(_ file: PackFile, _ offset: Int) {
+            healed.withLock {
+                $0.append(VerifyReport.SecondReading(file: file.name, offset: ByteCount(UInt64(offset))))
+            }
+        }
     }
 
     private func tasks() -> [Task] {
         var tasks: [Task] = []
         for file in files.values.sorted(by: { $0.name < $1.name }) {
-            guard !file.segments.isEmpty else {
+            report.total = report.total.adding(ByteCount(UInt64(max(0, file.footer)))) ?? report.total
+            let share = report.share
+            guard !file.segments.isEmpty, share == nil else {
                 for record in file.offsets.indices {
+                    if let share, !share.includes(file.id.high, file.id.low, file.offsets[record]) { continue }
                     let start = Int(file.offsets[record])
                     let end = start + min(file.length(record), RecordHeader.maximumSize)
                     tasks.append(Task(file: file, start: start, end: end, records: record..<record + 1, segment: nil))
@@ -346,6 +402,7 @@ private final class Verifier {
         let all = ByteCount(work.reduce(0) { $0 + UInt64($1.end - $1.start) })
         let shared = Shared()
         let (set, keys, unitSize) = (reader.set, reader.keys, reader.set.unitSize)
+        let checks = Checks(content: reader.isOpen, segmentsFirst: depth == .stored)
         // Only a few packs are open at a time, however many there are.
         let shelf = reader.shelf
         let events = self.events
@@ -356,7 +413,7 @@ private final class Verifier {
                 try Interruption.check()
                 let number = shared.next.add(1, ordering: .relaxed).oldValue
                 guard number < work.count else { return }
-                try Verifier.read(work[number], shelf, decoder, buffer, shared, unitSize)
+                try Verifier.read(work[number], shelf, decoder, buffer, shared, unitSize, checks)
                 let read = ByteCount(shared.read.load(ordering: .relaxed))
                 events?(.progress(Progress(phase: "verifying", done: read, total: all)))
             }
@@ -374,11 +431,12 @@ private final class Verifier {
         report.read = ByteCount(shared.read.load(ordering: .relaxed))
         report.content = ByteCount(shared.content.load(ordering: .relaxed))
         report.records = shared.records.load(ordering: .relaxed)
+        report.secondReadings = shared.healed.withLock { $0 }.sorted { ($0.file, $0.offset) < ($1.file, $1.offset) }
     }
 
     private static func read(
         _ task: Task, _ shelf: PackShelf, _ decoder: RecordDecoder, _ buffer: ByteBuffer, _ shared: Shared,
-        _ unitSize: Int
+        _ unitSize: Int, _ checks: Checks
     ) throws(Fault) {
         let file = task.file
         let count = task.end - task.start
@@ -391,58 +449,102 @@ private final class Verifier {
         do throws(Fault) {
             try shelf.pack(file.id, copy: file.isCopy).read(at: UInt64(task.start), count, into: buffer)
         } catch {
-            guard task.segment != nil else {
-                shared.note(
-                    Found(file: file.name, range: task.start..<task.end, what: "It cannot be read: \(error.what)"))
+            if again(file, task.start, count, shelf, buffer) {
+                shared.heal(file, task.start)
+            } else {
+                guard task.segment != nil else {
+                    shared.note(
+                        Found(file: file.name, range: task.start..<task.end, what: "It cannot be read: \(error.what)"))
+                    return
+                }
+                // One unreadable sector must not hide the records around it.
+                for record in task.records {
+                    let start = Int(file.offsets[record])
+                    try read(
+                        Task(
+                            file: file, start: start, end: start + file.length(record), records: record..<record + 1,
+                            segment: nil), shelf, decoder, buffer, shared, unitSize, checks)
+                }
+                let parity = max(task.start, file.end)..<max(task.start, file.end, task.end)
+                if (try? shelf.pack(file.id, copy: file.isCopy).read(
+                    at: UInt64(parity.lowerBound), parity.count, into: buffer)) == nil
+                {
+                    shared.note(
+                        Found(file: file.name, range: parity, what: "The parity here cannot be read: \(error.what)"))
+                }
                 return
             }
-            // One unreadable sector must not hide the records around it.
-            for record in task.records {
-                let start = Int(file.offsets[record])
-                try read(
-                    Task(
-                        file: file, start: start, end: start + file.length(record), records: record..<record + 1,
-                        segment: nil), shelf, decoder, buffer, shared, unitSize)
-            }
-            let parity = max(task.start, file.end)..<max(task.start, file.end, task.end)
-            if (try? shelf.pack(file.id, copy: file.isCopy).read(
-                at: UInt64(parity.lowerBound), parity.count, into: buffer)) == nil
-            {
-                shared.note(
-                    Found(file: file.name, range: parity, what: "The parity here cannot be read: \(error.what)"))
-            }
-            return
         }
-        let span = unsafe RawSpan(_unsafeBytes: buffer.bytes(0..<count))
-        for number in task.records {
-            let offset = Int(file.offsets[number])
-            let problem = try check(file, number, span, offset - task.start, buffer, decoder, shared, unitSize)
-            if let problem {
-                shared.note(Found(file: file.name, range: offset..<offset + file.length(number), what: problem))
-            }
-        }
+        let size = min(PackFooter.segmentSize, file.footer - task.start)
+        var differs = false
         if let segment = task.segment {
-            let size = min(PackFooter.segmentSize, file.footer - task.start)
-            if try unsafe decoder.hasher.segment(buffer.bytes(0..<size)) != file.segments[segment] {
-                let what =
-                    file.footer > file.end && task.start + size > file.end
-                    ? "records are sound; the parity may be what is damaged" : "content is sound"
-                shared.note(
-                    Found(
-                        file: file.name, range: task.start..<task.start + size,
-                        what: "\(size) bytes from here differ from what was written, though their \(what).",
-                        isSegment: true))
+            differs = try unsafe decoder.hasher.segment(buffer.bytes(0..<size)) != file.segments[segment]
+            if differs, again(file, task.start, count, shelf, buffer),
+                try unsafe decoder.hasher.segment(buffer.bytes(0..<size)) == file.segments[segment]
+            {
+                shared.heal(file, task.start)
+                differs = false
             }
+        }
+        if !checks.segmentsFirst || task.segment == nil || differs {
+            for number in task.records {
+                let offset = Int(file.offsets[number])
+                let at = offset - task.start
+                var problem = try check(file, number, count, at, buffer, decoder, shared, unitSize, checks)
+                if problem != nil {
+                    // A fault of a cable or of memory may be gone the second time; damage on the medium is not.
+                    let other = ByteBuffer(RecordHeader.maximumSize)
+                    let length = min(file.length(number), RecordHeader.maximumSize)
+                    if again(file, offset, length, shelf, other),
+                        try check(file, number, length, 0, other, decoder, shared, unitSize, checks) == nil
+                    {
+                        shared.heal(file, offset)
+                        problem = nil
+                    }
+                }
+                if let problem {
+                    shared.note(Found(file: file.name, range: offset..<offset + file.length(number), what: problem))
+                }
+            }
+        }
+        if differs {
+            let records =
+                checks.content
+                ? (file.footer > file.end && task.start + size > file.end
+                    ? ", though their records are sound; the parity may be what is damaged"
+                    : ", though their content is sound")
+                : ": what lies there can be told with the key only"
+            shared.note(
+                Found(
+                    file: file.name, range: task.start..<task.start + size,
+                    what: "\(size) bytes from here differ from what was written\(records).", isSegment: true))
         }
         shared.read.add(UInt64(count), ordering: .relaxed)
-        shared.records.add(task.records.count, ordering: .relaxed)
+        if !checks.segmentsFirst || task.segment == nil || differs {
+            shared.records.add(task.records.count, ordering: .relaxed)
+        }
     }
 
-    /// Checks one record in the buffer; the problem as a sentence, or `nil`.
+    /// Reads `count` bytes at `offset` once more, from the medium where the place can do that. False when that fails.
+    private static func again(
+        _ file: PackFile, _ offset: Int, _ count: Int, _ shelf: PackShelf, _ buffer: ByteBuffer
+    ) -> Bool {
+        do throws(Fault) {
+            let handle = try shelf.pack(file.id, copy: file.isCopy)
+            handle.dropCaches()
+            try handle.read(at: UInt64(offset), count, into: buffer)
+            return true
+        } catch {
+            return false
+        }
+    }
+
+    /// Checks one record in the first `count` bytes of the buffer; the problem as a sentence, or `nil`.
     private static func check(
-        _ file: PackFile, _ number: Int, _ span: RawSpan, _ at: Int, _ buffer: ByteBuffer, _ decoder: RecordDecoder,
-        _ shared: Shared, _ unitSize: Int
+        _ file: PackFile, _ number: Int, _ count: Int, _ at: Int, _ buffer: ByteBuffer, _ decoder: RecordDecoder,
+        _ shared: Shared, _ unitSize: Int, _ checks: Checks
     ) throws(Fault) -> String? {
+        let span = unsafe RawSpan(_unsafeBytes: buffer.bytes(0..<count))
         let record: RecordHeader
         do throws(FieldError) {
             record = try RecordHeader(span, at: at, unitSize: unitSize)
@@ -455,6 +557,7 @@ private final class Verifier {
             record.ids.map({ UInt32(truncatingIfNeeded: $0.b) }).elementsEqual(marks)
         else { return "The record is not the one the pack's footer lists here." }
         let payload = at + record.headSize..<at + record.headSize + record.storedLength
+        guard checks.content else { return nil }
         guard try unsafe decoder.isSound(record, buffer.bytes(payload)) else {
             return "The record's content does not match its hash."
         }
