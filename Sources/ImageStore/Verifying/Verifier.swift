@@ -64,6 +64,7 @@ private final class Verifier {
             damage(copy.name, copy.fault.extent.flatMap(\.start.int) ?? -1, copy.fault.what)
         }
         try inspectPacks(points, all: names == nil)
+        try inspectKeys()
         if depth == .full { try readPacks() }
         for point in points { try check(point) }
         report.damages.sort { ($0.file, $0.offset ?? .zero) < ($1.file, $1.offset ?? .zero) }
@@ -121,6 +122,14 @@ private final class Verifier {
         points.sort { ($0.summary.number, $0.summary.id) < ($1.summary.number, $1.summary.id) }
         report.points = points.map(\.summary)
         return points
+    }
+
+    /// Both copies of each key slot: what is still fine today must not be the last one.
+    private func inspectKeys() throws(Fault) {
+        guard reader.isEncrypted else { return }
+        let slots = try KeySlots(reader.store, reader.set)
+        for copy in slots.damaged { damage(copy.name, -1, "A copy of a key slot is damaged: \(copy.what).") }
+        for name in slots.missing { damage(name, -1, "A copy of a key slot is missing.") }
     }
 
     // MARK: - Packs
