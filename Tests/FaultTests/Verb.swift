@@ -32,6 +32,9 @@ struct Verb: Sendable, CustomTestStringConvertible {
         """
     static let first = "\"$relight\" --quiet backup a.img --to set --name first"
 
+    static let two = first + "; \"$relight\" --quiet backup b.img --to set --name second"
+    static let both = ["first": "a.img", "second": "b.img"]
+
     static let all: [Verb] = [
         Verb(
             name: "backup", prepare: first, command: ["backup", "b.img", "--to", "set", "--name", "second"],
@@ -49,6 +52,27 @@ struct Verb: Sendable, CustomTestStringConvertible {
                     path: "set", passphrases: ["old"], before: ["first": "a.img"],
                     after: ["first": "a.img", "second": "b.img"])
             ], step: 10),
+        Verb(
+            name: "copy that makes the set", prepare: two, command: ["copy", "set", "other"],
+            sets: [
+                SetState(path: "other", before: [:], after: both, isNew: true),
+                SetState(path: "set", before: both, after: both),
+            ], step: 12),
+        Verb(
+            name: "copy, encrypted anew",
+            prepare: two + "; \"$relight\" --quiet copy set@latest other --to-passphrase-file old",
+            command: ["copy", "set", "other", "--to-passphrase-file", "old"],
+            sets: [
+                SetState(path: "other", passphrases: ["old"], before: ["second": "b.img"], after: both),
+                SetState(path: "set", before: both, after: both),
+            ], step: 12),
+        Verb(
+            name: "archive in parts", prepare: two,
+            command: ["archive", "set", "one.tar", "--split", "256K"],
+            sets: [
+                SetState(path: "one.tar", before: [:], after: ["second": "b.img"], isNew: true, isArchive: true),
+                SetState(path: "set", before: both, after: both),
+            ], statusWhenDone: 4, step: 6),
         Verb(
             name: "key change", prepare: first + " --passphrase-file old",
             command: ["key", "change", "set", "--passphrase-file", "old", "--new-passphrase-file", "new"],
