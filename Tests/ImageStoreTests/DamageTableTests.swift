@@ -117,7 +117,8 @@ import Testing
         }
         let end = bytes.count
         let segments = try stride(from: 0, to: end, by: PackFooter.segmentSize).map {
-            try hasher.hash(Array(bytes[$0..<min($0 + PackFooter.segmentSize, end)]))
+            let segment = Array(bytes[$0..<min($0 + PackFooter.segmentSize, end)])
+            return try unsafe segment.withRawBytes { bytes throws(Fault) in try unsafe hasher.segment(bytes) }
         }
         let (footer, _) = try PackFooter.bytes(
             records: records.count, entries: entries, recordsEnd: end, offset: end, segments: segments, hasher: hasher)

@@ -33,6 +33,8 @@ final class ModelWorld {
     /// What can happen, and how often.
     static let verbs: [Verb] = [
         ("backup", 10, { try $0.backup($1) }),
+        ("forget", 3, { try $0.forget($1) }),
+        ("prune", 4, { try $0.prune($1) }),
         ("damage", 5, { try $0.damage($1) }),
         ("repair", 4, { try $0.repair($1) }),
         ("heal", 2, { try $0.heal($1) }),
@@ -122,6 +124,50 @@ final class ModelWorld {
         if result.fault == nil, !result.killed { set.isUntidy = false }
         set.place.pass(hours: UInt64.random(in: 0...30, using: &random))
         return "machine \(machine)\(isEmpty ? ", first" : ""): \(ModelWorld.outcome(result))"
+    }
+
+    private func forget(_ set: ModelSet) throws -> String {
+        // A few points are kept, so that space is reclaimed between points that share it.
+        guard set.order.count > 2 else { return "too few points" }
+        let id = set.order[Int.random(in: 0..<set.order.count, using: &random)]
+        let names = ["points/\(id).point", "copies/points/\(id).point"]
+        let result = try attempt(set, "forget", mayRemove: { names.contains($0) }) { store in
+            let keeper = try SetKeeper(store, keys: set.keys)
+            try keeper.forget(keeper.plan(nil, named: [id]))
+        }
+        if result.fault == nil {
+            set.forgotten(id)
+        } else if result.killed {
+            set.doomed.insert(id)
+        }
+        return ModelWorld.outcome(result)
+    }
+
+    private func prune(_ set: ModelSet) throws -> String {
+        guard !(try set.objects().isEmpty) else { return "nothing there" }
+        var options = PruneOptions()
+        options.garbagePercent = Int.random(in: 1...60, using: &random)
+        options.leastGarbage = .kibibytes(UInt64.random(in: 0...64, using: &random))
+        options.packSize = .mebibytes(1)
+        let wasWhole = try set.isWhole()
+        var freed = ""
+        let result = try attempt(
+            set, "prune",
+            mayRemove: { name in
+                ["packs/", "moves/", "copies/packs/", "copies/moves/"].contains { name.hasPrefix($0) }
+            }, allowed: [.notASet] + (set.mayBeBusy ? [.setBusy] : [])
+        ) { store in
+            let report = try SetKeeper(store, keys: set.keys).prune(options)
+            freed = ", \(report.removed.count) removed, \(report.rewritten.count) rewritten"
+        }
+        // Its announcement stands for a day.
+        if result.killed { set.mayBeBusy = true }
+        if result.fault == nil, wasWhole { set.isUntidy = false }
+        if Bool.random(using: &random) {
+            set.place.pass(hours: 25)
+            set.mayBeBusy = false
+        }
+        return ModelWorld.outcome(result) + freed
     }
 
     private func damage(_ set: ModelSet) throws -> String {
