@@ -10,11 +10,13 @@ import Threads
 
 /// What copying is asked for.
 public struct CopyRequest: Sendable {
-    /// The set that is copied from, and further places it lies in.
+    /// The set that is copied from.
     public var source: String
+    /// Further places it lies in.
     public var sourceAlso: [String] = []
-    /// The set that is copied into, or made; further places of it.
+    /// The set that is copied into, or made.
     public var target: String
+    /// Further places of it.
     public var targetAlso: [String] = []
     /// What is copied, and how.
     public var options = SetCopy.Options()

@@ -133,6 +133,12 @@ public enum SetCopy {
                 report.failed.append((point, error))
             }
         }
+        if report.copied.isEmpty, report.failed.isEmpty, !report.present.isEmpty {
+            // A run that was killed after its last point may have left second copies to be made.
+            let writer = try SetWriter(store, options: writing, keys: keys, events: events)
+            report.set = writer.setID
+            writer.abandon()
+        }
         return report
     }
 
