@@ -21,6 +21,8 @@ enum SafetyRule: String, CaseIterable, Sendable {
     case masking
     /// Lists and points are stored twice.
     case secondCopies
+    /// A pack that is about to be removed is not built upon.
+    case tombstones
     /// Unfinished files are locked by their writer.
     case leftoverLock
     /// A finished object is never replaced by another.

@@ -31,6 +31,7 @@ struct Verb: Sendable, CustomTestStringConvertible {
 
         """
     static let first = "\"$relight\" --quiet backup a.img --to set --name first"
+    static let second = "\"$relight\" --quiet backup b.img --to set --name second"
 
     static let two = first + "; \"$relight\" --quiet backup b.img --to set --name second"
     static let both = ["first": "a.img", "second": "b.img"]
@@ -97,6 +98,22 @@ struct Verb: Sendable, CustomTestStringConvertible {
                     path: "set", before: ["first": "a.img"], after: ["first": "a.img"], isDamaged: true)
             ],
             afterwards: [["backup", "a.img", "--to", "set", "--name", "first"]], step: 3),
+        Verb(
+            name: "forget", prepare: first + "\n" + second, command: ["forget", "set", "--keep-last", "1"],
+            sets: [
+                SetState(
+                    path: "set", before: ["first": "a.img", "second": "b.img"], after: ["second": "b.img"])
+            ],
+            afterwards: [["prune", "set"]], step: 2),
+        Verb(
+            name: "prune", prepare: first + "\n" + second + "\n\"$relight\" --quiet forget set --keep-last 1",
+            command: ["prune", "set", "--garbage", "1"],
+            sets: [SetState(path: "set", before: ["second": "b.img"], after: ["second": "b.img"])]),
+        Verb(
+            name: "prune that removes",
+            prepare: second + "\n" + first + "\n\"$relight\" --quiet forget set --keep-last 1",
+            command: ["prune", "set", "--garbage", "90"],
+            sets: [SetState(path: "set", before: ["first": "a.img"], after: ["first": "a.img"])]),
     ]
 }
 

@@ -427,7 +427,9 @@ public final class SetWriter: Sendable {
         let copies = Set(try store.list(ObjectName.copy(of: ObjectName.packs)).map(\.name))
         for object in try store.list(ObjectName.packs).sorted(by: { $0.name < $1.name }) {
             // A pack that is about to be removed is not built upon.
-            guard let id = ObjectName.id(object.name, suffix: ".pack"), !gone.contains(id) else { continue }
+            guard let id = ObjectName.id(object.name, suffix: ".pack"),
+                !gone.contains(id) || !SafetyRules.keep(.tombstones)
+            else { continue }
             do throws(Fault) {
                 guard let handle = try store.open(object.name) else { continue }
                 // A footer whose hash is wrong is found out before its first record is looked at.
@@ -512,9 +514,8 @@ public final class SetWriter: Sendable {
         var result: [PackReference] = []
         for number in referenced.sorted() {
             let id = packs.id(number)
-            guard let reference = packs.reference(number), try isKept(reference),
-                try store.open(ObjectName.tombstone(id)) == nil
-            else { throw changed(id) }
+            let isGone = try SafetyRules.keep(.tombstones) ? store.open(ObjectName.tombstone(id)) != nil : false
+            guard !isGone, let reference = packs.reference(number), try isKept(reference) else { throw changed(id) }
             result.append(reference)
         }
         return result

@@ -16,6 +16,7 @@ enum SafetyCheck: String, CaseIterable, CustomTestStringConvertible {
     case noNonceIsUsedTwice
     case unusedBytesAreNotStored
     case aLostFirstCopyCostsNothing
+    case aCondemnedPackIsNotBuiltUpon
     case aRunningWritersFilesAreLeftAlone
     case aFinishedObjectStays
 
@@ -29,6 +30,7 @@ enum SafetyCheck: String, CaseIterable, CustomTestStringConvertible {
         case .noNonceIsUsedTwice: try Self.nonceUsedTwice()
         case .unusedBytesAreNotStored: try Self.storedUnused()
         case .aLostFirstCopyCostsNothing: try Self.costOfLostCopies()
+        case .aCondemnedPackIsNotBuiltUpon: try Self.builtUponCondemned()
         case .aRunningWritersFilesAreLeftAlone: try Self.takenFromRunningWriter()
         case .aFinishedObjectStays: try Self.replacedObject()
         }
@@ -113,6 +115,22 @@ enum SafetyCheck: String, CaseIterable, CustomTestStringConvertible {
         return nil
     }
 
+    private static func builtUponCondemned() throws -> String? {
+        let store = MemoryStore()
+        try Sample.backup([(content, nil)], to: store)
+        // The point is forgotten, its packs are marked, and somebody backs the same up before they are removed.
+        let packs = store.objects.keys.filter { $0.hasPrefix("packs/") }
+        for name in store.objects.keys where name.contains("points/") { try store.delete(name) }
+        for name in packs {
+            guard let id = ObjectName.id(name, suffix: ".pack") else { return "\(name) is no pack" }
+            try store.put(ObjectName.tombstone(id), [])
+        }
+        try Sample.backup([(content, nil)], to: store)
+        for name in packs { try store.delete(name) }
+        let restored = try? Sample.restore(SetReader(store).point().streams[0])
+        return restored == content ? nil : "a point needs a pack that was about to be removed when it was made"
+    }
+
     private static func takenFromRunningWriter() throws -> String? {
         let folder = Sample.folder()
         defer { Sample.remove(folder) }
@@ -146,6 +164,7 @@ extension SafetyRule {
         case .freshSalt: .noNonceIsUsedTwice
         case .masking: .unusedBytesAreNotStored
         case .secondCopies: .aLostFirstCopyCostsNothing
+        case .tombstones: .aCondemnedPackIsNotBuiltUpon
         case .leftoverLock: .aRunningWritersFilesAreLeftAlone
         case .neverReplace: .aFinishedObjectStays
         }
