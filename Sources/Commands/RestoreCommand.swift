@@ -16,6 +16,7 @@ import Synchronization
 import Threads
 
 extension LayoutMode: ExpressibleByArgument {}
+extension OnDamage: ExpressibleByArgument {}
 extension ReadBack: ExpressibleByArgument {}
 
 /// Where a restore goes and how.
@@ -155,6 +156,12 @@ struct RestoreCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Carry out this stored plan.", valueName: "file")) var plan: String?
     @Flag(help: "Do not ask: overwrite the target.") var yes = false
     @Option(help: "What is read back and compared: full or off.") var readBack = ReadBack.full
+    @Option(
+        help: """
+            When the set has lost something: fail (refuse, or end there), or skip (write zeros in its place, go on, and list \
+            what is lost; exit code 3).
+            """)
+    var onDamage = OnDamage.fail
     @Flag(help: "Accepted; there is no boot repair in this version.") var noRepair = false
     @Flag(help: "Accepted; there is no adaptation in this version.") var noAdapt = false
 
@@ -175,7 +182,7 @@ struct RestoreCommand: ParsableCommand {
         let opened = try OpenedSet(name.set, also: (stored?.also ?? []) + places.also, keys: key.ring())
         defer { opened.close() }
         let point = try opened.point(name.point, console)
-        try opened.requireComplete(point)
+        if onDamage == .fail { try opened.requireComplete(point) }
         let plan: RestorePlan
         if let stored {
             plan = stored
@@ -187,10 +194,16 @@ struct RestoreCommand: ParsableCommand {
         for line in plan.lines(comparing: readBack == .full) { console.line(line) }
         if !yes { try confirm(plan, console) }
         let began = Clock.monotonic()
-        let reports = try Restore.run(plan, from: point, readBack: readBack, events: console.events)
+        let outcome = try Restore.run(
+            plan, from: point, readBack: readBack, onDamage: onDamage, events: console.events)
+        let reports = outcome.disks
+        for finding in opened.reader.laterFindings { console.receive(.finding(finding)) }
         let seconds = Clock.monotonic() - began
         console.document(
-            "restore", Document(point: point.summary.id, disks: reports, findings: console.findings, seconds: seconds))
+            "restore",
+            Document(
+                point: point.summary.id, disks: reports, lost: outcome.lost.map(LostDocument.init),
+                findings: console.findings, seconds: seconds))
         for report in reports {
             console.line("\(report.target) restored in \(Clock.words(seconds)):")
             for volume in report.volumes {
@@ -198,9 +211,11 @@ struct RestoreCommand: ParsableCommand {
                 said.append(readBack == .off ? "not read back" : "\(volume.compared) read back and equal")
                 if volume.grown { said.append("grown") }
                 if let check = volume.check { said.append(check) }
+                if !volume.isWhole { said.append("NOT WHOLE: \(volume.lost.byteCount.bytes) bytes are zeros") }
                 console.line("  \(volume.number == 0 ? "disk" : "\(volume.number)"): \(said.joined(separator: ", "))")
             }
         }
+        for item in outcome.lost { console.line("LOST: \(item.sentence)") }
         if readBack == .off {
             console.line("Nothing was compared (--read-back off): the data are as good as the disk.")
         }
@@ -235,6 +250,7 @@ struct RestoreCommand: ParsableCommand {
     private struct Document: Encodable {
         let point: String
         let disks: [DiskReport]
+        let lost: [LostDocument]
         let findings: [Finding]
         let seconds: Double
     }
