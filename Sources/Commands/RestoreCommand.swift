@@ -44,9 +44,11 @@ struct TargetOptions: ParsableArguments {
 }
 
 /// Makes the plan, turning every reason against it into one refusal.
-func makePlan(_ point: RecoveryPoint, of set: OpenedSet, _ targets: TargetOptions) throws -> RestorePlan {
+func makePlan(
+    _ point: RecoveryPoint, of set: OpenedSet, _ targets: TargetOptions, onDamage: OnDamage = .fail
+) throws -> RestorePlan {
     do {
-        return try Restore.plan(point, of: set, try targets.request())
+        return try Restore.plan(point, of: set, try targets.request(), onDamage: onDamage)
     } catch let refusal as PlanRefusal {
         throw Refused(reasons: refusal.reasons)
     }
@@ -182,14 +184,22 @@ struct RestoreCommand: ParsableCommand {
         let opened = try OpenedSet(name.set, also: (stored?.also ?? []) + places.also, keys: key.ring())
         defer { opened.close() }
         let point = try opened.point(name.point, console)
-        if onDamage == .fail { try opened.requireComplete(point) }
+        do throws(Fault) {
+            try opened.requireComplete(point)
+        } catch {
+            let fault = error
+            guard onDamage == .skip, fault.code == .setDamaged else { throw fault }
+            console.receive(
+                .finding(
+                    Finding(.warning, fault.code.rawValue, what: "\(fault.what) \(fault.remedy)", place: fault.place)))
+        }
         let plan: RestorePlan
         if let stored {
             plan = stored
             let objections = try Restore.objections(to: stored, from: opened)
             if !objections.isEmpty { throw Refused(reasons: objections) }
         } else {
-            plan = try makePlan(point, of: opened, targets)
+            plan = try makePlan(point, of: opened, targets, onDamage: onDamage)
         }
         for line in plan.lines(comparing: readBack == .full) { console.line(line) }
         if !yes { try confirm(plan, console) }

@@ -67,11 +67,12 @@ public struct RestoreOutcome: Sendable {
 
 /// Plans and carries out restores.
 public enum Restore {
-    /// The plan for `point` of `set`. Nothing is written.
+    /// The plan for `point` of `set`. Nothing is written. Throws `set.damaged` when packs are missing, unless they are to
+    /// be skipped.
     public static func plan(
-        _ point: RecoveryPoint, of set: OpenedSet, _ request: PlanRequest
+        _ point: RecoveryPoint, of set: OpenedSet, _ request: PlanRequest, onDamage: OnDamage = .fail
     ) throws -> RestorePlan {
-        try set.requireComplete(point)
+        if onDamage == .fail { try set.requireComplete(point) }
         let names = set.place.names
         let assignments = try request.assignments(point.facts.disks, set: set.place.paths, scan: DiskScan())
         var plan = try Planner.plan(

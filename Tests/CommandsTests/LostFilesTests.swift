@@ -80,7 +80,7 @@ struct LostFilesTests {
             size=$(dumpe2fs -h disk.img 2>/dev/null | sed -n 's/^Block size: *//p'); per=$((4096 / size))
             blocks=""; for b in "$@"; do for k in $(seq 0 $((per - 1))); do blocks="$blocks $((b * per + k))"; done; done
             inodes=$(debugfs -R "icheck $blocks" disk.img 2>/dev/null | awk '$2 ~ /^[0-9]+$/ { print $2 }' | sort -u)
-            debugfs -R "ncheck $(echo $inodes)" disk.img 2>/dev/null | awk 'NR > 1 { print $2 }'
+            debugfs -R "ncheck $(echo $inodes)" disk.img 2>/dev/null | awk 'NR > 1 { print $2 }' | sed 's,^//,/,'
             """, blocks.map { "\($0)" })
         return Set(text.split(separator: "\n").map(String.init))
     }

@@ -4,6 +4,7 @@
 import Findings
 import Geometry
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import ImageStore
@@ -65,6 +66,19 @@ import Testing
         #expect(stored.damages == full.damages)
         let lost = full.damages.flatMap(\.losses).reduce(UInt64(0)) { $0 + $1.extents.byteCount.bytes }
         #expect(lost > 0 && lost <= 256 << 10)
+    }
+
+    @Test func aRecordThatPassesTheEndOfASegmentIsFoundFromItsEnd() throws {
+        let store = MemoryStore()
+        var random = Seeded(3)
+        let content = (0..<(6 << 20)).map { _ in UInt8.random(in: 0...255, using: &random) }
+        try Sample.backup([(content, nil)], to: store)
+        let pack = try Self.pack(store)
+        // Just behind the first segment: the record there begins before.
+        store.objects[pack]?[PackFooter.segmentSize + 100] ^= 1
+        let stored = try SetReader(store).verify(.stored)
+        #expect(!stored.isComplete && stored.damages.count == 1)
+        #expect(try stored.damages == SetReader(store).verify(.full).damages)
     }
 
     @Test func sharesThatFollowEachOtherReadEverything() throws {

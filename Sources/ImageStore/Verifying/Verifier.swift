@@ -388,7 +388,8 @@ private final class Verifier {
                 let first = record
                 let limit = end
                 while record < file.offsets.count, Int(file.offsets[record]) < limit {
-                    end = max(end, Int(file.offsets[record]) + file.length(record))
+                    // Where records are not looked into, each byte is read once.
+                    if depth != .stored { end = max(end, Int(file.offsets[record]) + file.length(record)) }
                     record += 1
                 }
                 tasks.append(Task(file: file, start: start, end: end, records: first..<record, segment: segment))
@@ -486,7 +487,7 @@ private final class Verifier {
                 differs = false
             }
         }
-        if !checks.segmentsFirst || task.segment == nil || differs {
+        if !checks.segmentsFirst || task.segment == nil {
             for number in task.records {
                 let offset = Int(file.offsets[number])
                 let at = offset - task.start
@@ -520,8 +521,20 @@ private final class Verifier {
                     what: "\(size) bytes from here differ from what was written\(records).", isSegment: true))
         }
         shared.read.add(UInt64(count), ordering: .relaxed)
-        if !checks.segmentsFirst || task.segment == nil || differs {
+        if !checks.segmentsFirst || task.segment == nil {
             shared.records.add(task.records.count, ordering: .relaxed)
+        } else if differs {
+            // Which of the records that lie in it are damaged; the first may begin before it.
+            var first = task.records.lowerBound
+            if first > 0, Int(file.offsets[first - 1]) + file.length(first - 1) > task.start { first -= 1 }
+            for record in first..<task.records.upperBound {
+                let start = Int(file.offsets[record])
+                let end = start + min(file.length(record), RecordHeader.maximumSize)
+                try read(
+                    Task(file: file, start: start, end: end, records: record..<record + 1, segment: nil), shelf,
+                    decoder,
+                    buffer, shared, unitSize, checks)
+            }
         }
     }
 
