@@ -34,6 +34,7 @@ struct ForgetCommand: ParsableCommand {
     @Option(help: ArgumentHelp("… of the last N years.", valueName: "n")) var keepYearly: Int?
     @Flag(help: "Show what would be removed and why; write nothing.") var dryRun = false
     @Flag(help: "Reclaim the space afterwards.") var prune = false
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
 
     func validate() throws {
@@ -54,6 +55,7 @@ struct ForgetCommand: ParsableCommand {
             monthly: keepMonthly ?? 0, yearly: keepYearly ?? 0)
         request.isRehearsal = dryRun
         request.prune = prune ? PruneOptions() : nil
+        request.also = places.also
         let result = try Keeping.forget(request, keys: key.ring(), events: console.events)
         console.document("forget", Document(result, dryRun))
         var table = TextTable(["", "point", "made (UTC)", "machine", "name", "why"])

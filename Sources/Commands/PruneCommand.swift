@@ -28,6 +28,7 @@ struct PruneCommand: ParsableCommand {
         help: ArgumentHelp(
             "Hours after which a pack marked for removal goes even though a backup runs.", valueName: "hours"))
     var grace = 24
+    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
 
     func validate() throws {
@@ -41,7 +42,7 @@ struct PruneCommand: ParsableCommand {
         options.isRehearsal = dryRun
         options.garbagePercent = garbage
         options.grace = UInt64(grace) * 3600
-        let report = try Keeping.prune(set, keys: key.ring(), options, events: console.events)
+        let report = try Keeping.prune(set, also: places.also, keys: key.ring(), options, events: console.events)
         console.document("prune", PruneDocument(report))
         PruneCommand.show(report, console)
     }

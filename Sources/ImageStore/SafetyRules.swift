@@ -9,6 +9,8 @@
 enum SafetyRule: String, CaseIterable, Sendable {
     /// A file is flushed before it gets its final name.
     case fileFlush
+    /// A file is flushed once more after it got its final name: FAT keeps its size and place in the entry of its folder.
+    case renameFlush
     /// A folder is flushed after a file in it was renamed, made or removed.
     case folderFlush
     /// What was written is read back and compared.

@@ -253,12 +253,12 @@ private struct JobOption {
         JobOption(key: "keepWeekly", kind: .text), JobOption(key: "keepMonthly", kind: .text),
         JobOption(key: "keepYearly", kind: .text), JobOption(key: "dryRun", kind: .flag),
         JobOption(key: "prune", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
-        JobOption(key: "keyFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
     ]
     static let prune = [
         JobOption(key: "dryRun", kind: .flag), JobOption(key: "garbage", kind: .text),
         JobOption(key: "grace", kind: .text), JobOption(key: "passphraseFile", kind: .text),
-        JobOption(key: "keyFile", kind: .text),
+        JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
     ]
     static let restore = [
         JobOption(key: "layout", kind: .choice(["exact", "keep", "proportional", "fill"])),

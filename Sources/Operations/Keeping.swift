@@ -3,12 +3,13 @@
 
 public import Findings
 public import ImageStore
-import LinuxDisks
 
 /// Which recovery points to remove.
 public struct ForgetRequest: Sendable {
     /// The image set: a folder, or `label:NAME/folder`.
     public var set: String
+    /// Further places the set lies in.
+    public var also: [String] = []
     /// Points to remove whatever the policy says: ids, their beginnings, or `latest`.
     public var points: [String] = []
     /// Which points of each machine to keep; an empty one keeps all that are not named.
@@ -42,7 +43,7 @@ public enum Keeping {
                 .usage, what: "Neither a recovery point nor a rule says what to keep.", place: request.set,
                 remedy: "Name points (SET@POINT), or give rules such as --keep-daily 7 --keep-weekly 4.")
         }
-        return try open(request.set, keys, request.isRehearsal) { (keeper) throws(Fault) in
+        return try open(request.set, request.also, keys, request.isRehearsal, events) { (keeper) throws(Fault) in
             let plan = try keeper.plan(
                 request.policy.isEmpty ? nil : request.policy, named: request.points,
                 isRehearsal: request.isRehearsal)
@@ -62,9 +63,9 @@ public enum Keeping {
     /// Reclaims the space that no point needs. Throws what opening a set throws, `set.busy`, `set.damaged`, `store.full`,
     /// `store.failed`, `interrupted`.
     public static func prune(
-        _ set: String, keys: KeyRing, _ options: PruneOptions, events: @escaping EventHandler
+        _ set: String, also: [String] = [], keys: KeyRing, _ options: PruneOptions, events: @escaping EventHandler
     ) throws(Fault) -> PruneReport {
-        try open(set, keys, options.isRehearsal) { (keeper) throws(Fault) in
+        try open(set, also, keys, options.isRehearsal, events) { (keeper) throws(Fault) in
             let report = try keeper.prune(options, events: events)
             for finding in report.findings { events(.finding(finding)) }
             return report
@@ -72,10 +73,13 @@ public enum Keeping {
     }
 
     private static func open<R>(
-        _ set: String, _ keys: KeyRing, _ isRehearsal: Bool, _ body: (SetKeeper) throws(Fault) -> R
+        _ set: String, _ also: [String], _ keys: KeyRing, _ isRehearsal: Bool, _ events: EventHandler,
+        _ body: (SetKeeper) throws(Fault) -> R
     ) throws(Fault) -> R {
-        let location = try StoreLocation.open(set, isRehearsal ? .readOnly : .readWrite, identify: Identify.volume)
-        defer { location.release() }
-        return try body(SetKeeper(FolderStore(path: location.path), keys: keys))
+        let place = try SetPlace(set, also: also, isRehearsal ? .reading : .writing)
+        defer { place.close() }
+        let result = try body(SetKeeper(place.store, keys: keys))
+        if !isRehearsal { place.refreshCatalogue(events) }
+        return result
     }
 }

@@ -140,7 +140,9 @@ struct Machine: Sendable {
 
 extension Disk {
     fileprivate func arguments(_ number: Int, firmware: Firmware) -> [String] {
-        let drive = "if=none,id=disk\(number),format=raw,cache=\(flushes ? "writeback" : "unsafe"),file=\(path)" + (isSnapshot ? ",snapshot=on" : "")
+        let drive =
+            "if=none,id=disk\(number),format=raw,cache=\(flushes ? "writeback" : "unsafe"),file=\(path)"
+            + (isSnapshot ? ",snapshot=on" : "")
         var device: String
         switch bus {
         case .ide:

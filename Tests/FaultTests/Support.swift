@@ -6,9 +6,9 @@ import Glibc
 import Testing
 import Tools
 
-/// How much is tested: `RELIGHT_FAULTS=full` asks for every point, else every so many-th.
+/// How much is tested: `RELIGHT_TESTS=full` asks for every point, else every so many-th.
 enum Amount {
-    static let isFull: Bool = unsafe getenv("RELIGHT_FAULTS").map { unsafe String(cString: $0) } == "full"
+    static let isFull: Bool = unsafe getenv("RELIGHT_TESTS").map { unsafe String(cString: $0) } == "full"
 }
 
 /// A folder that goes away with the value.

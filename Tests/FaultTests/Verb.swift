@@ -32,6 +32,9 @@ struct Verb: Sendable, CustomTestStringConvertible {
         """
     static let first = "\"$relight\" --quiet backup a.img --to set --name first"
 
+    static let two = first + "; \"$relight\" --quiet backup b.img --to set --name second"
+    static let both = ["first": "a.img", "second": "b.img"]
+
     static let all: [Verb] = [
         Verb(
             name: "backup", prepare: first, command: ["backup", "b.img", "--to", "set", "--name", "second"],
@@ -50,6 +53,27 @@ struct Verb: Sendable, CustomTestStringConvertible {
                     after: ["first": "a.img", "second": "b.img"])
             ], step: 10),
         Verb(
+            name: "copy that makes the set", prepare: two, command: ["copy", "set", "other"],
+            sets: [
+                SetState(path: "other", before: [:], after: both, isNew: true),
+                SetState(path: "set", before: both, after: both),
+            ], step: 12),
+        Verb(
+            name: "copy, encrypted anew",
+            prepare: two + "; \"$relight\" --quiet copy set@latest other --to-passphrase-file old",
+            command: ["copy", "set", "other", "--to-passphrase-file", "old"],
+            sets: [
+                SetState(path: "other", passphrases: ["old"], before: ["second": "b.img"], after: both),
+                SetState(path: "set", before: both, after: both),
+            ], step: 12),
+        Verb(
+            name: "archive in parts", prepare: two,
+            command: ["archive", "set", "one.tar", "--split", "256K"],
+            sets: [
+                SetState(path: "one.tar", before: [:], after: ["second": "b.img"], isNew: true, isArchive: true),
+                SetState(path: "set", before: both, after: both),
+            ], statusWhenDone: 4, step: 6),
+        Verb(
             name: "key change", prepare: first + " --passphrase-file old",
             command: ["key", "change", "set", "--passphrase-file", "old", "--new-passphrase-file", "new"],
             sets: [
@@ -58,6 +82,21 @@ struct Verb: Sendable, CustomTestStringConvertible {
             ], statusWhenDone: 6,
             // Unfinished files may be packs: the next backup looks what is in them.
             afterwards: [["backup", "a.img", "--to", "set", "--name", "first", "--passphrase-file", "new"]], step: 3),
+        Verb(
+            name: "repair",
+            prepare: first + """
+                 --protect 20
+                pack=$(find set/packs -name '*.pack' -size +100k); point=$(find set/points -name '*.point')
+                printf damage | dd of="$pack" bs=1 seek=300000 conv=notrunc status=none
+                printf damage | dd of="$point" bs=1 seek=200 conv=notrunc status=none; rm set/set.b
+
+                """,
+            command: ["repair", "set", "--yes"],
+            sets: [
+                SetState(
+                    path: "set", before: ["first": "a.img"], after: ["first": "a.img"], isDamaged: true)
+            ],
+            afterwards: [["backup", "a.img", "--to", "set", "--name", "first"]], step: 3),
     ]
 }
 

@@ -226,6 +226,43 @@ import Testing
         #expect(fault?.code == .setDamaged)
     }
 
+    @Test func recordsThatWereMovedAreFound() throws {
+        var kept = KeptSet()
+        for seed in [81, 82, 83] as [UInt64] {
+            try kept.backup(Sample.content(700_000, seed: seed) + Sample.content(700_000, seed: 84))
+        }
+        try kept.forget([kept.ids[0], kept.ids[1]])
+        #expect(try kept.prune().moved > .zero)
+        let source = try SetReader(kept.store)
+        let target = MemoryStore()
+        _ = try SetCopy.run(from: source, to: target, options: SetCopy.Options())
+        try Self.expectEqual(source, SetReader(target))
+        #expect(!target.objects.keys.contains { $0.hasPrefix("moves/") })
+        let folder = Sample.folder()
+        defer { Sample.remove(folder) }
+        let report = try PointArchive.write(source.point(), to: folder + "/a.tar", options: .init(time: 0))
+        let archive = try SetReader(ArchiveStore(folder + "/a.tar"))
+        #expect(
+            try Sample.restore(archive.point(report.point.id).streams[0])
+                == Sample.restore(source.point().streams[0]))
+    }
+
+    @Test func bothSetsMayLieInSeveralPlaces() throws {
+        let (store, points) = try Self.source()
+        let places = [MemoryStore(), MemoryStore()]
+        let span = try SpanStore(places)
+        _ = try SetCopy.run(from: SetReader(store), to: span, options: SetCopy.Options())
+        try Self.expectEqual(SetReader(store), SetReader(span))
+        for place in places { #expect(try SetReader(place).points().points.count == points.count) }
+        let back = MemoryStore()
+        _ = try SetCopy.run(from: SetReader(span), to: back, options: SetCopy.Options())
+        try Self.expectEqual(SetReader(store), SetReader(back))
+        let fault = #expect(throws: Fault.self) {
+            try SetCopy.run(from: SetReader(span), to: places[1], options: SetCopy.Options())
+        }
+        #expect(fault?.code == .usage)
+    }
+
     @Test(arguments: [false, true], [false, true])
     func aFailureAtAnyMomentHarmsNothing(encrypted: Bool, afterwards: Bool) throws {
         let (store, points) = try Self.source(encrypted: encrypted)

@@ -13,23 +13,29 @@ import Testing
         var objects: [String: [UInt8]]
         var contents: [[UInt8]]
         var points: [String]
+        var keys = KeyRing.none
     }
 
     /// Two points of two small volumes each, with units of 16 KiB; the second point shares most of the first.
-    static func tiny() throws -> Tiny {
+    static func tiny(
+        encryption: NewEncryption? = nil, parity: Int = 0, keys: KeyRing = .none
+    ) throws -> Tiny {
         let store = MemoryStore()
-        let options = SetWriter.Options(unitSize: .kibibytes(16))
+        let options = SetWriter.Options(unitSize: .kibibytes(16), encryption: encryption, parity: parity)
         // Mostly text that compresses well, so that all of the set's bytes can be tried; and some that does not.
         var volume = (0..<40_000).map { UInt8(97 + $0 % 23) } + Sample.content(100, seed: 11)
         let other = [UInt8](repeating: 0, count: 3_000) + Array("a small volume".utf8)
-        let (first, _) = try Sample.backup([(volume, nil), (other, nil)], to: store, name: "one", options: options)
+        let (first, _) = try Sample.backup(
+            [(volume, nil), (other, nil)], to: store, name: "one", options: options, keys: keys)
         let before = volume
         volume[100] ^= 1
-        let (second, _) = try Sample.backup([(volume, nil), (other, nil)], to: store, name: "two", options: options)
+        let (second, _) = try Sample.backup(
+            [(volume, nil), (other, nil)], to: store, name: "two", options: options, keys: keys)
         var objects = store.objects
         // Nothing reads the text for people.
         objects["RELIGHT.txt"] = nil
-        return Tiny(objects: objects, contents: [before, other, volume, other], points: [first.id, second.id])
+        return Tiny(
+            objects: objects, contents: [before, other, volume, other], points: [first.id, second.id], keys: keys)
     }
 
     /// What became of a damaged set: nil when everything came back, else the first error. Wrong data is an issue.
@@ -37,7 +43,7 @@ import Testing
         var problem: Fault?
         var results: [[UInt8]?] = [nil, nil, nil, nil]
         do throws(Fault) {
-            let reader = try SetReader(MemoryStore(objects: objects))
+            let reader = try SetReader(MemoryStore(objects: objects), keys: tiny.keys)
             for (number, id) in tiny.points.enumerated() {
                 do throws(Fault) {
                     let point = try reader.point(id)
@@ -59,7 +65,7 @@ import Testing
     static func expectFound(_ tiny: Tiny, _ objects: [String: [UInt8]], _ what: @autoclosure () -> String) {
         let problem = outcome(tiny, objects, what())
         do throws(Fault) {
-            let report = try SetReader(MemoryStore(objects: objects)).verify(.full, threads: 1)
+            let report = try SetReader(MemoryStore(objects: objects), keys: tiny.keys).verify(.full, threads: 1)
             if report.isSound {
                 Issue.record("verification finds nothing after \(what()); restoring: \(String(describing: problem))")
             }
@@ -78,8 +84,8 @@ import Testing
 
     @Test func everyFlippedByteIsFoundAndNeverRestoredWrong() throws {
         let tiny = try Self.tiny()
-        for (name, bytes) in tiny.objects.sorted(by: { $0.key < $1.key }) {
-            for offset in bytes.indices {
+        for (start, (name, bytes)) in tiny.objects.sorted(by: { $0.key < $1.key }).enumerated() {
+            for offset in Thoroughness.places(below: bytes.count, step: 7, start: start) {
                 var objects = tiny.objects
                 objects[name]?[offset] ^= UInt8(1) << UInt8(offset % 8)
                 Self.expectFound(tiny, objects, "turning a bit of byte \(offset) of \(name)")
@@ -89,8 +95,8 @@ import Testing
 
     @Test func everyTruncationIsFoundAndNeverRestoredWrong() throws {
         let tiny = try Self.tiny()
-        for (name, bytes) in tiny.objects.sorted(by: { $0.key < $1.key }) {
-            for length in bytes.indices {
+        for (start, (name, bytes)) in tiny.objects.sorted(by: { $0.key < $1.key }).enumerated() {
+            for length in Thoroughness.places(below: bytes.count, step: 7, start: start) {
                 var objects = tiny.objects
                 objects[name] = Array(bytes[..<length])
                 Self.expectFound(tiny, objects, "cutting \(name) at \(length)")

@@ -31,7 +31,9 @@ import Testing
                 let writer = try SetWriter(failing)
                 try Sample.fill(writer, [(Self.other, nil)])
                 _ = try writer.commit(Sample.facts("second"))
-                #expect(writer.findings.map(\.code) == ["set.lost-copy"], "failure \(moment)")
+                // A copy that is there although its making was reported as failed is none that is lost.
+                let codes = writer.findings.map(\.code)
+                #expect(codes == ["set.lost-copy"] || afterwards && codes.isEmpty, "failure \(moment)")
             } else {
                 #expect(throws: Fault.self, "failure \(moment)") {
                     try Sample.backup([(Self.other, nil)], to: failing, name: "second")

@@ -172,3 +172,31 @@ import Testing
         }
     }
 }
+
+extension PointArchiveTests {
+    @Test func partsThatWereNotAllNamedAreNamedByTheNextRun() throws {
+        let (source, _) = try Self.sample()
+        try withFolder { (folder) throws in
+            var options = PointArchive.Options(time: 0)
+            options.partSize = ByteCount(300_000)
+            let report = try PointArchive.write(source.point(), to: folder + "/a.tar", options: options)
+            #expect(report.files.count > 3)
+            // As a kill between two renames leaves it.
+            for (index, name) in report.files.prefix(2).enumerated() {
+                _ = unsafe rename(name, "\(folder)/a.tar.12ab.unfinished.00\(index + 1)")
+            }
+            let fault = #expect(throws: Fault.self) {
+                try ArchiveWriter(folder + "/a.tar", partSize: ByteCount(512), time: 0)
+            }
+            #expect(fault?.code == .targetForbidden)
+            #expect(try SetReader(ArchiveStore(folder + "/a.tar")).verify(.full).isSound)
+            // Parts of something else stay what they are.
+            _ = unsafe rename(report.files[0], "\(folder)/a.tar.12ab.unfinished.001")
+            _ = unsafe unlink(report.files[2])
+            #expect(throws: Never.self) {
+                try ArchiveWriter(folder + "/a.tar", partSize: ByteCount(512), time: 0).abandon()
+            }
+            #expect(unsafe access("\(folder)/a.tar.12ab.unfinished.001", F_OK) == 0)
+        }
+    }
+}

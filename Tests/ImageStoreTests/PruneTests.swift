@@ -370,6 +370,9 @@ import Testing
         return began.load(ordering: .relaxed)
     }
 
+    /// Between the moments tried; with `RELIGHT_EVERY_MOMENT` in the environment every one is.
+    static let step = unsafe getenv("RELIGHT_EVERY_MOMENT") == nil ? 3 : 1
+
     enum Others: String, CaseIterable, Sendable {
         /// A prune.
         case prune
@@ -381,11 +384,11 @@ import Testing
         case backup
     }
 
-    static let returning = KeptSet.content([1, 2, 300, 301, 100, 103])
+    static let returning = KeptSet.content([1, 300, 100, 102])
 
     @Test(arguments: Others.allCases, [MemoryStore.Lateness.none, .operations(25), .seconds(3600)])
     func aBackupAndOthersAtAnyMoment(other: Others, lateness: MemoryStore.Lateness) throws {
-        let before = try KeptSet.sample()
+        let before = try KeptSet.small()
         // What the backup stores is partly in packs nothing needs any more.
         try before.forget([before.ids[0]])
         var moment = 0
@@ -406,7 +409,9 @@ import Testing
                         [(Self.returning, nil)], to: store, name: "mine", options: frozen.options)
                     mine = point.id
                 } catch let fault as Fault {
-                    #expect(fault.code == .storeFailed)
+                    // Taken for dead, it finds a pack gone while it works, or when it looks again at the end.
+                    #expect(
+                        fault.code == .storeFailed || other == .pruneMuchLater && fault.code == .setDamaged, "\(fault)")
                     failures += 1
                 }
             } _: {
@@ -440,7 +445,7 @@ import Testing
             // Everything nothing needs goes in the end, and nothing else.
             try result.prune()
             try result.check(note)
-            moment += lateness == .none ? 1 : 11
+            moment += lateness == .none ? Self.step : 11
         }
         #expect(moment > 30)
         // A prune that sees the backup leaves it alone.
@@ -449,7 +454,7 @@ import Testing
 
     @Test(arguments: [MemoryStore.Lateness.none, .operations(25)])
     func aPruneAndABackupAtAnyMoment(lateness: MemoryStore.Lateness) throws {
-        let before = try KeptSet.sample()
+        let before = try KeptSet.small()
         try before.forget([before.ids[0]])
         var moment = 0
         var happened = true
@@ -478,13 +483,13 @@ import Testing
             store.time += 100_000
             try result.prune()
             try result.check(note)
-            moment += lateness == .none ? 1 : 5
+            moment += lateness == .none ? Self.step : 5
         }
         #expect(moment > 50)
     }
 
     @Test func aForgottenPointDoesNotComeBackByMending() throws {
-        let before = try KeptSet.sample()
+        let before = try KeptSet.small()
         for lost in ["", "copies/"] {
             var moment = 0
             var happened = true
@@ -501,7 +506,7 @@ import Testing
                 guard happened else { break }
                 let ids = try SetReader(store).points().points.map(\.id)
                 #expect(!ids.contains(set.ids[0]), "\(lost) at \(moment)")
-                moment += 1
+                moment += Self.step
             }
             #expect(moment > 30)
         }

@@ -599,7 +599,7 @@ private final class Pruner {
                     let offset = index * PackFooter.segmentSize
                     let count = min(PackFooter.segmentSize, structure.footer.offset - offset)
                     try handle.read(at: UInt64(offset), count, into: buffer)
-                    guard try unsafe hasher.hash(buffer.bytes(0..<count)) == hash else { throw store.notKept(name) }
+                    guard try unsafe hasher.segment(buffer.bytes(0..<count)) == hash else { throw store.notKept(name) }
                 }
             }
         }

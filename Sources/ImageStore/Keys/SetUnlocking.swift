@@ -41,31 +41,41 @@ struct KeySlots {
         // Far more than anybody needs; what is beyond is not looked at.
         for id in ids.sorted().prefix(256) {
             var sound: KeySlot?
+            var foreign: [(name: String, what: String)] = []
             for name in [ObjectName.key(id), ObjectName.copy(of: ObjectName.key(id))] {
                 do throws(Fault) {
                     guard let handle = try store.open(name) else {
                         missing.append(name)
                         continue
                     }
-                    let slot = try KeySlots.read(handle, id, set)
-                    sound = sound ?? slot
+                    let slot = try KeySlots.read(handle, id)
+                    if slot.set == set {
+                        sound = sound ?? slot
+                    } else {
+                        foreign.append((name, "it is a key slot of set \(slot.set.id.text)"))
+                    }
                 } catch {
                     guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
                     damaged.append((name, error.what))
                 }
             }
-            if let sound { slots.append(sound) }
+            if let sound {
+                slots.append(sound)
+            } else if !damaged.contains(where: { ObjectName.id($0.name, suffix: ".key") == id }) {
+                // Left by a run that ended before its set had a header; another one was made here since.
+                missing.removeAll { ObjectName.id($0, suffix: ".key") == id }
+                continue
+            }
+            damaged += foreign
         }
     }
 
-    private static func read(_ handle: any ObjectHandle, _ id: ObjectID, _ set: SetHeader) throws(Fault) -> KeySlot {
+    private static func read(_ handle: any ObjectHandle, _ id: ObjectID) throws(Fault) -> KeySlot {
         let bytes = try handle.bytes(at: .zero, count: Int(min(handle.size.bytes, UInt64(KeySlot.size) + 1)))
         do throws(FieldError) {
             let slot = try unsafe KeySlot(bytes.span.bytes)
-            guard slot.id == id, slot.set == set else {
-                throw FieldError.invalid(
-                    field: "slot id", at: 16, seen: "\(slot.id.text) of set \(slot.set.id.text)",
-                    expected: "\(id.text) of set \(set.id.text)")
+            guard slot.id == id else {
+                throw FieldError.invalid(field: "slot id", at: 16, seen: slot.id.text, expected: id.text)
             }
             return slot
         } catch {

@@ -50,6 +50,16 @@ enum SetAccess {
             }
             do throws(Fault) {
                 if let header = try read(bytes, "\(store.name)/\(name)"), exact {
+                    if let first = found.header, first != header {
+                        // One of them belongs to another set. Points and packs know which.
+                        let known = try? rescue(store)
+                        found.lostCopies.append(known == header ? ObjectName.headers[0] : name)
+                        if known == header {
+                            found.header = header
+                            unsafe found.readOnly = SetHeader.forbidsWriting(bytes.span.bytes)
+                        }
+                        continue
+                    }
                     found.header = found.header ?? header
                     unsafe found.readOnly = found.readOnly || SetHeader.forbidsWriting(bytes.span.bytes)
                     continue
@@ -74,7 +84,8 @@ enum SetAccess {
             }
             if found.header != nil { return found }
         }
-        let foreign = names.filter { !harmless.contains($0) }
+        // A header that is there and yet none is an empty file, which a power cut leaves on FAT.
+        let foreign = names.filter { !harmless.contains($0) && !ObjectName.headers.contains($0) }
         guard foreign.isEmpty else {
             let shown = foreign.prefix(5).joined(separator: ", ") + (foreign.count > 5 ? ", …" : "")
             throw Fault(

@@ -70,6 +70,23 @@ final class ArchiveFile: Sendable {
         size = parts.last.map { $0.start + $0.size } ?? 0
     }
 
+    /// The files `paths` one after the other, whatever their names.
+    init(_ path: String, parts paths: [String]) throws(Fault) {
+        var parts: [Part] = []
+        do throws(Fault) {
+            for (index, name) in paths.enumerated() {
+                parts.append(try ArchiveFile.open(name, parts.last, index + 1, paths.count))
+            }
+            try ArchiveFile.checkSizes(parts)
+        } catch {
+            for part in parts { close(part.descriptor) }
+            throw error
+        }
+        self.path = path
+        self.parts = parts
+        size = parts.last.map { $0.start + $0.size } ?? 0
+    }
+
     deinit { for part in parts { close(part.descriptor) } }
 
     private static func open(_ path: String, _ before: Part?, _ number: Int, _ last: Int) throws(Fault) -> Part {

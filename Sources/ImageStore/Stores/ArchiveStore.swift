@@ -51,6 +51,11 @@ public final class ArchiveStore: ObjectStore {
     /// Forgets all cached content, so that what is read next comes from the medium.
     public func dropCaches() { file.dropCaches(at: 0, count: file.size) }
 
+    /// Whether `file` holds an archive from its first header to its end mark.
+    static func isWhole(_ file: ArchiveFile) -> Bool {
+        (try? walk(file, allowDamage: false, maximumMembers)) != nil
+    }
+
     // MARK: - The list of members
 
     /// Walks the headers from the first to the end mark.

@@ -54,6 +54,7 @@ public final class ArchiveWriter {
         prefix = folder.isEmpty ? "" : folder + "/"
         var generator = SystemRandomNumberGenerator()
         temporary = "\(path).\(String(generator.next() as UInt64, radix: 16)).unfinished"
+        try finishNaming()
         for name in [path, ArchiveFile.partName(path, 1)] where unsafe access(name, F_OK) == 0 {
             throw ArchiveWriter.taken(name)
         }
@@ -172,11 +173,7 @@ public final class ArchiveWriter {
         var named: [String] = []
         do throws(Fault) {
             try change()
-            for (index, part) in parts.enumerated() {
-                while fsync(part) != 0 {
-                    if errno != EINTR { throw FolderStore.failure(errno, "Flushing", partName(index)) }
-                }
-            }
+            try flush(partName)
             try look(partName(0))
             for index in parts.indices.reversed() {
                 try change()
@@ -186,6 +183,8 @@ public final class ArchiveWriter {
                 if problem != 0 { throw FolderStore.failure(problem, "Renaming", name) }
                 named.append(name)
             }
+            // FAT writes size and place of a renamed file to its new entry only now.
+            try flush(finalName)
             for part in parts where close(part) != 0 && errno != EINTR {
                 throw FolderStore.failure(errno, "Closing", path)
             }
@@ -197,6 +196,14 @@ public final class ArchiveWriter {
             for name in named { _ = unsafe unlink(name) }
             discard()
             throw error
+        }
+    }
+
+    private func flush(_ name: (Int) -> String) throws(Fault) {
+        for (index, part) in parts.enumerated() {
+            while fsync(part) != 0 {
+                if errno != EINTR { throw FolderStore.failure(errno, "Flushing", name(index)) }
+            }
         }
     }
 
@@ -291,6 +298,36 @@ public final class ArchiveWriter {
                 .storeFailed, what: "The filesystem does not take a file this large.", place: finalName(index),
                 remedy: "Split the archive into parts: FAT32 takes files below 4 GiB.")
         default: FolderStore.failure(problem, "Writing", finalName(index))
+        }
+    }
+
+    /// Goes on with a run that was killed while it gave the parts their names: all of them were written and read back
+    /// before. The last part is named first, so the parts of its series that are missing have the names of this one.
+    private func finishNaming() throws(Fault) {
+        let (folder, file) = ArchiveFile.split(path)
+        guard let names = try? FolderStore(path: folder).entries("", limit: 65_536) else { return }
+        func exists(_ name: String) -> Bool { unsafe access(name, F_OK) == 0 }
+        for name in names where name.hasPrefix(file + ".") && name.hasSuffix(".unfinished.001") {
+            let series = "\(folder)/\(name.dropLast(4))"
+            var parts: [String] = []
+            while exists(ArchiveFile.partName(series, parts.count + 1)), parts.count < ArchiveFile.maximumParts {
+                parts.append(ArchiveFile.partName(series, parts.count + 1))
+            }
+            let unnamed = parts.count
+            while exists(ArchiveFile.partName(path, parts.count + 1)), parts.count < ArchiveFile.maximumParts {
+                parts.append(ArchiveFile.partName(path, parts.count + 1))
+            }
+            guard unnamed > 0, parts.count > unnamed,
+                !(1...unnamed).contains(where: { exists(ArchiveFile.partName(path, $0)) }),
+                let whole = try? ArchiveFile(path, parts: parts), let first = whole.parts.first,
+                flock(first.descriptor, LOCK_EX | LOCK_NB) == 0, ArchiveStore.isWhole(whole)
+            else { continue }
+            for number in (1...unnamed).reversed() {
+                let problem = FolderStore.renameNew(parts[number - 1], ArchiveFile.partName(path, number))
+                if problem != 0 { throw FolderStore.failure(problem, "Renaming", parts[number - 1]) }
+            }
+            let problem = FolderStore.flush(folder: folder)
+            if problem != 0 { throw FolderStore.failure(problem, "Flushing the folder", folder) }
         }
     }
 

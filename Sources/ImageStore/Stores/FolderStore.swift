@@ -11,7 +11,8 @@ import Synchronization
 ///
 /// An object is written to `tmp/`, flushed, renamed to its name, and the folder flushed. Plain ASCII names, no links,
 /// no extended attributes, no change of a finished file. Objects are regular files: what else has an object's name (a
-/// link, a fifo, a folder) is no object, and is never followed or waited for.
+/// link, a fifo, a folder) is no object, and is never followed or waited for. Nor is an empty file, other than a tombstone:
+/// a power cut may leave one on FAT.
 ///
 /// Who still runs is told by locks (`flock`) on the files in `tmp/` and `writers/`. On a filesystem that only one
 /// machine has mounted, a free lock means that the owner has ended. On a network filesystem locks of other machines may
@@ -123,7 +124,7 @@ public final class FolderStore: ObjectStore {
             close(opened)
             throw failure(problem, "Looking at", name)
         }
-        guard status.st_mode & S_IFMT == S_IFREG else {
+        guard status.st_mode & S_IFMT == S_IFREG, status.st_size > 0 || FolderStore.mayBeEmpty(name) else {
             close(opened)
             return nil
         }
@@ -148,6 +149,7 @@ public final class FolderStore: ObjectStore {
             }
             switch status.st_mode & S_IFMT {
             case S_IFREG:
+                if status.st_size == 0, !FolderStore.mayBeEmpty(name) { continue }
                 result.append(
                     StoredObject(
                         name: name, size: ByteCount(UInt64(max(0, status.st_size))),
@@ -293,6 +295,12 @@ public final class FolderStore: ObjectStore {
             && open.st_dev == named.st_dev && open.st_ino == named.st_ino
     }
 
+    /// Whether an object of this name may have no byte. All others have some: a file without any is what FAT leaves when the
+    /// power goes just after a rename, and no object.
+    static func mayBeEmpty(_ name: String) -> Bool {
+        ["gone/", AnnouncementName.folder + "/", "tmp/"].contains { name.hasPrefix($0) }
+    }
+
     // MARK: - Parts
 
     /// Creates the folder `relative` and those above it; new ones are flushed into their parents.
@@ -336,6 +344,18 @@ public final class FolderStore: ObjectStore {
         if status == 0 { FolderEvent.note(.flushedFolder(folder)) }
         // Some network and FUSE filesystems cannot flush a folder and say so; they have no cache of it either.
         return status != 0 && problem != EINVAL && problem != EOPNOTSUPP && problem != ENOSYS ? problem : 0
+    }
+
+    /// Renames an unfinished file without replacing an object; the errno, or 0. An empty file in its place is none.
+    func renameNew(_ temporary: String, _ name: String) -> Int32 {
+        let (from, to) = ("\(path)/\(temporary)", "\(path)/\(name)")
+        guard SafetyRules.keep(.neverReplace) else { return unsafe rename(from, to) == 0 ? 0 : errno }
+        let problem = FolderStore.renameNew(from, to)
+        var there = stat()
+        guard problem == EEXIST, !FolderStore.mayBeEmpty(name), unsafe lstat(to, &there) == 0,
+            there.st_mode & S_IFMT == S_IFREG, there.st_size == 0
+        else { return problem }
+        return unsafe rename(from, to) == 0 ? 0 : errno
     }
 
     /// Renames without replacing anything; the errno, or 0.

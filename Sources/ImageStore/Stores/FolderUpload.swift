@@ -47,20 +47,19 @@ final class FolderUpload: ObjectUpload {
 
     private func seal(_ name: String, replacing: Bool) throws(Fault) {
         guard descriptor.withLock({ $0 }) != nil else { throw store.failure(EBADF, "Sealing", name) }
-        // After a failed fsync the kernel may have dropped the data: the file is of no more use.
-        while SafetyRules.keep(.fileFlush), fsync(raw) != 0 {
-            if errno != EINTR { throw store.failure(errno, "Flushing", temporary) }
-        }
-        if SafetyRules.keep(.fileFlush) { FolderEvent.note(.flushed(file: "\(store.path)/\(temporary)")) }
+        try flush(temporary, .fileFlush)
         let folder = name.split(separator: "/").dropLast().joined(separator: "/")
         if !folder.isEmpty { try store.makeFolders(folder) }
         let from = "\(store.path)/\(temporary)"
         let to = "\(store.path)/\(name)"
         let problem =
-            replacing ? (unsafe rename(from, to) == 0 ? 0 : errno) : FolderStore.renameNew(from, to)
+            replacing ? (unsafe rename(from, to) == 0 ? 0 : errno) : store.renameNew(temporary, name)
         if problem != 0 { throw store.failure(problem, "Renaming to \(name)", temporary) }
         FolderEvent.note(.renamed(from: from, to: to))
         do throws(Fault) {
+            // FAT keeps a file's size and place in the entry of its folder. The new entry has neither until the file,
+            // not only the folder, is flushed again.
+            try flush(name, .renameFlush)
             let closing: Int32 = descriptor.withLock { descriptor in
                 descriptor = nil
                 return Glibc.close(raw) == 0 ? 0 : errno
@@ -73,6 +72,16 @@ final class FolderUpload: ObjectUpload {
             if !replacing, unsafe unlink(to) == 0 { FolderEvent.note(.removed(file: to)) }
             throw error
         }
+    }
+
+    /// Flushes the file, which is called `name` now. After a failure the kernel may have dropped the data: the file is of no
+    /// more use.
+    private func flush(_ name: String, _ rule: SafetyRule) throws(Fault) {
+        guard SafetyRules.keep(rule) else { return }
+        while fsync(raw) != 0 {
+            if errno != EINTR { throw store.failure(errno, "Flushing", name) }
+        }
+        FolderEvent.note(.flushed(file: "\(store.path)/\(name)"))
     }
 
     func abandon() {

@@ -152,6 +152,7 @@ extension ObjectStore {
 
     /// As ``put(_:_:)``, but no fault when the same object is there already: who mends a set may have been faster.
     func putCopy(_ name: String, _ bytes: [UInt8]) throws(Fault) {
+        guard SafetyRules.keep(.secondCopies) else { return }
         do throws(Fault) {
             try put(name, bytes)
         } catch {

@@ -127,6 +127,8 @@ public final class SetWriter: Sendable {
         try store.prepare()
         // Before the first look at what the set holds.
         announcement = HeldAnnouncement(try store.announce(.writer))
+        // Announcements of runs that were killed go away by being looked at.
+        _ = try? store.announcements()
         if let header = found.header {
             set = header
             if let replica = options.replica, replica.set == header {

@@ -63,7 +63,8 @@ struct PowerCut {
     private func objects(_ remains: VolatileDisk.Remains) -> [String: [UInt8]] {
         var objects: [String: [UInt8]] = [:]
         for (path, bytes) in remains.files where path.hasPrefix(set + "/") && !path.hasPrefix(set + "/tmp/") {
-            objects[String(path.dropFirst(set.utf8.count + 1))] = bytes
+            let name = String(path.dropFirst(set.utf8.count + 1))
+            if !bytes.isEmpty || FolderStore.mayBeEmpty(name) { objects[name] = bytes }
         }
         return objects
     }

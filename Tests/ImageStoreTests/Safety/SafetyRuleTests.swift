@@ -141,7 +141,7 @@ extension SafetyRule {
     /// The check that must notice when the rule is broken.
     var check: SafetyCheck {
         switch self {
-        case .fileFlush, .folderFlush: .aPowerCutAtAnyMomentHarmsNoReportedPoint
+        case .fileFlush, .renameFlush, .folderFlush: .aPowerCutAtAnyMomentHarmsNoReportedPoint
         case .readBack: .whatTheMediumKeptWrongIsNoticed
         case .freshSalt: .noNonceIsUsedTwice
         case .masking: .unusedBytesAreNotStored
@@ -169,6 +169,22 @@ extension SafetyRule {
         let violation = try PowerCut.twoBackups { LateStore($0) }.violations.first
         #expect(violation != nil)
         print("broken rule: points after packs: \(violation ?? "not noticed")")
+    }
+
+    @Test func anEmptyFileIsNoObjectAndMakesRoomForOne() throws {
+        let folder = Sample.folder()
+        defer { Sample.remove(folder) }
+        let store = FolderStore(path: folder)
+        for place in ["packs", "packs/00", "gone"] { try store.makeFolders(place) }
+        for name in ["set.a", "packs/00/one", "gone/one"] { touch("\(folder)/\(name)") }
+        #expect(try store.list("packs").isEmpty)
+        #expect(try store.open("set.a") == nil)
+        #expect(try store.list("gone").count == 1 && store.open("gone/one") != nil)
+        try store.put("packs/00/one", [1])
+        #expect(try store.content("packs/00/one") == [1])
+        let second = try store.upload()
+        defer { second.abandon() }
+        #expect(throws: Fault.self) { try second.seal(as: "gone/one") }
     }
 
     @Test func nobodyElseCanBreakARule() { #expect(SafetyRules.broken.isEmpty) }

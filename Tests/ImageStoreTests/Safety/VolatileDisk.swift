@@ -10,7 +10,8 @@ import TestSupport
 /// did, and is no kinder than any real one.
 ///
 /// What was written to a file is durable once that file was flushed; that a name was added to or taken from a folder, once
-/// that folder was flushed. Of everything else any part may be lost, in any combination: halves of writes, one end of a
+/// that folder was flushed; that what a renamed file holds is found under its new name, once the file was flushed under
+/// that name (FAT is like that). Of everything else any part may be lost, in any combination: halves of writes, one end of a
 /// rename without the other, a file's name without its content.
 struct VolatileDisk {
     /// A change that is not durable yet.
@@ -18,6 +19,8 @@ struct VolatileDisk {
         case write(node: Int, offset: Int, bytes: [UInt8], number: Int)
         case add(folder: Int, name: String, node: Int)
         case remove(folder: Int, name: String)
+        /// What a file that was renamed holds is found under its new name, too.
+        case attach(node: Int)
     }
 
     private struct File {
@@ -28,7 +31,10 @@ struct VolatileDisk {
 
     private struct Tree {
         var files: [Int: File] = [:]
+        /// What lies where. The number of a file that was renamed is negative: see ``attached``.
         var folders: [Int: [String: Int]] = [0: [:]]
+        /// Files whose new names lead to their content; other renamed files are empty.
+        var attached: Set<Int> = []
 
         mutating func apply(_ change: Change) {
             switch change {
@@ -41,6 +47,7 @@ struct VolatileDisk {
                 files[node] = file
             case .add(let folder, let name, let node): folders[folder, default: [:]][name] = node
             case .remove(let folder, let name): folders[folder]?[name] = nil
+            case .attach(let node): attached.insert(node)
             }
         }
     }
@@ -79,7 +86,7 @@ struct VolatileDisk {
 
     private func node(_ path: String) -> Int? {
         if path == base { return 0 }
-        return place(path).flatMap { current.folders[$0.folder]?[$0.name] }
+        return place(path).flatMap { current.folders[$0.folder]?[$0.name] }.map { abs($0) }
     }
 
     private mutating func change(_ change: Change) {
@@ -116,10 +123,16 @@ struct VolatileDisk {
             }
         case .flushed(let file):
             guard let node = node(file) else { return }
-            settle { if case .write(node, _, _, _) = $0 { true } else { false } }
+            settle {
+                switch $0 {
+                case .write(node, _, _, _), .attach(node): true
+                default: false
+                }
+            }
         case .renamed(let from, let to):
             guard let node = node(from), let source = place(from), let target = place(to) else { return }
-            change(.add(folder: target.folder, name: target.name, node: node))
+            change(.add(folder: target.folder, name: target.name, node: -node))
+            change(.attach(node: node))
             change(.remove(folder: source.folder, name: source.name))
         case .removed(let file):
             guard let place = place(file) else { return }
@@ -140,11 +153,15 @@ struct VolatileDisk {
     /// or kept at random.
     func remains(bound: Int = 8, random: inout Seeded) -> [Remains] {
         var named: Set<Int> = []
-        for (folder, names) in current.folders where !temporary.contains(folder) { named.formUnion(names.values) }
-        for (folder, names) in durable.folders where !temporary.contains(folder) { named.formUnion(names.values) }
+        for (folder, names) in current.folders where !temporary.contains(folder) {
+            named.formUnion(names.values.map { abs($0) })
+        }
+        for (folder, names) in durable.folders where !temporary.contains(folder) {
+            named.formUnion(names.values.map { abs($0) })
+        }
         let matters = pending.map { change in
             switch change {
-            case .write(let node, _, _, _): named.contains(node)
+            case .write(let node, _, _, _), .attach(let node): named.contains(node)
             case .add(let folder, _, _), .remove(let folder, _): !temporary.contains(folder)
             }
         }
@@ -176,9 +193,10 @@ struct VolatileDisk {
                 if tree.folders[node] != nil {
                     walk(node, path + name + "/")
                 } else {
-                    let file = tree.files[node] ?? File()
+                    let isFound = node > 0 || tree.attached.contains(-node)
+                    let file = (isFound ? tree.files[abs(node)] : nil) ?? File()
                     files[path + name] = file.bytes
-                    if !temporary.contains(folder) { signature.append("\(path)\(name)=\(node)\(file.writes)") }
+                    if !temporary.contains(folder) { signature.append("\(path)\(name)=\(abs(node))\(file.writes)") }
                 }
             }
         }
