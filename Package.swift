@@ -116,7 +116,7 @@ let package = Package(
             [
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
                 "PartitionTables", "FilesystemMaps", "DiskSurvey", "ImageStore", "Imaging", "FilesystemResize",
-                "RestorePlanning", "Restoring",
+                "PointDisk", "RestorePlanning", "Restoring",
             ]),
         room(
             "BootEnvironment", ["Geometry", "Findings", "MachineModel", "Tools", "LinuxDisks", "Operations", "CLinux"]),
@@ -128,7 +128,7 @@ let package = Package(
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
                 "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder", "CLinux",
+                "MediaBuilder", "FilesystemMaps", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(name: "relight", dependencies: ["Commands", "CLinux"], swiftSettings: settings),

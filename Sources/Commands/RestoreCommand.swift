@@ -16,6 +16,7 @@ import Synchronization
 import Threads
 
 extension LayoutMode: ExpressibleByArgument {}
+extension OnDamage: ExpressibleByArgument {}
 extension ReadBack: ExpressibleByArgument {}
 
 /// Where a restore goes and how.
@@ -43,9 +44,11 @@ struct TargetOptions: ParsableArguments {
 }
 
 /// Makes the plan, turning every reason against it into one refusal.
-func makePlan(_ point: RecoveryPoint, of set: OpenedSet, _ targets: TargetOptions) throws -> RestorePlan {
+func makePlan(
+    _ point: RecoveryPoint, of set: OpenedSet, _ targets: TargetOptions, onDamage: OnDamage = .fail
+) throws -> RestorePlan {
     do {
-        return try Restore.plan(point, of: set, try targets.request())
+        return try Restore.plan(point, of: set, try targets.request(), onDamage: onDamage)
     } catch let refusal as PlanRefusal {
         throw Refused(reasons: refusal.reasons)
     }
@@ -155,6 +158,12 @@ struct RestoreCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Carry out this stored plan.", valueName: "file")) var plan: String?
     @Flag(help: "Do not ask: overwrite the target.") var yes = false
     @Option(help: "What is read back and compared: full or off.") var readBack = ReadBack.full
+    @Option(
+        help: """
+            When the set has lost something: fail (refuse, or end there), or skip (write zeros in its place, go on, and list \
+            what is lost; exit code 3).
+            """)
+    var onDamage = OnDamage.fail
     @Flag(help: "Accepted; there is no boot repair in this version.") var noRepair = false
     @Flag(help: "Accepted; there is no adaptation in this version.") var noAdapt = false
 
@@ -175,22 +184,36 @@ struct RestoreCommand: ParsableCommand {
         let opened = try OpenedSet(name.set, also: (stored?.also ?? []) + places.also, keys: key.ring())
         defer { opened.close() }
         let point = try opened.point(name.point, console)
-        try opened.requireComplete(point)
+        do throws(Fault) {
+            try opened.requireComplete(point)
+        } catch {
+            let fault = error
+            guard onDamage == .skip, fault.code == .setDamaged else { throw fault }
+            console.receive(
+                .finding(
+                    Finding(.warning, fault.code.rawValue, what: "\(fault.what) \(fault.remedy)", place: fault.place)))
+        }
         let plan: RestorePlan
         if let stored {
             plan = stored
             let objections = try Restore.objections(to: stored, from: opened)
             if !objections.isEmpty { throw Refused(reasons: objections) }
         } else {
-            plan = try makePlan(point, of: opened, targets)
+            plan = try makePlan(point, of: opened, targets, onDamage: onDamage)
         }
         for line in plan.lines(comparing: readBack == .full) { console.line(line) }
         if !yes { try confirm(plan, console) }
         let began = Clock.monotonic()
-        let reports = try Restore.run(plan, from: point, readBack: readBack, events: console.events)
+        let outcome = try Restore.run(
+            plan, from: point, readBack: readBack, onDamage: onDamage, events: console.events)
+        let reports = outcome.disks
+        for finding in opened.reader.laterFindings { console.receive(.finding(finding)) }
         let seconds = Clock.monotonic() - began
         console.document(
-            "restore", Document(point: point.summary.id, disks: reports, findings: console.findings, seconds: seconds))
+            "restore",
+            Document(
+                point: point.summary.id, disks: reports, lost: outcome.lost.map(LostDocument.init),
+                findings: console.findings, seconds: seconds))
         for report in reports {
             console.line("\(report.target) restored in \(Clock.words(seconds)):")
             for volume in report.volumes {
@@ -198,9 +221,11 @@ struct RestoreCommand: ParsableCommand {
                 said.append(readBack == .off ? "not read back" : "\(volume.compared) read back and equal")
                 if volume.grown { said.append("grown") }
                 if let check = volume.check { said.append(check) }
+                if !volume.isWhole { said.append("NOT WHOLE: \(volume.lost.byteCount.bytes) bytes are zeros") }
                 console.line("  \(volume.number == 0 ? "disk" : "\(volume.number)"): \(said.joined(separator: ", "))")
             }
         }
+        for item in outcome.lost { console.line("LOST: \(item.sentence)") }
         if readBack == .off {
             console.line("Nothing was compared (--read-back off): the data are as good as the disk.")
         }
@@ -235,6 +260,7 @@ struct RestoreCommand: ParsableCommand {
     private struct Document: Encodable {
         let point: String
         let disks: [DiskReport]
+        let lost: [LostDocument]
         let findings: [Finding]
         let seconds: Double
     }

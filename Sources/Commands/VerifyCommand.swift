@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import ArgumentParser
+import FilesystemMaps
 import Findings
 import Geometry
 import ImageStore
@@ -15,59 +16,139 @@ struct VerifyCommand: ParsableCommand {
         commandName: "verify", abstract: "Reads an image set back and checks every byte of it.",
         discussion: """
             Without a point, the whole set: every recovery point, every list, every stored frame is read, decompressed and \
-            compared with its hash. With --quick only the structure: that everything named is there, in full length and \
-            with sound heads. Damage is named by file, place and what of which volume it costs; exit code 5.
+            compared with its hash; what is damaged is read once more before it is called so. Damage is named by file and \
+            place, and by the files of each volume that it costs; exit code 5. Less than everything:
+
+              --quick         that everything named is there, in full length and with sound heads
+              --stored        every stored byte against the hashes the packs carry; nothing is decrypted, no key is needed
+              --share N       N of a hundred frames of each pack; a seed is printed, and --seed gives it again. Seeds that
+                              follow each other read other frames: with --share 5, twenty of them read every frame
+
+            Without its key, an encrypted set is checked with --quick and --stored as far as that goes.
             """)
 
     @Argument(help: ArgumentHelp("SET, or SET@POINT for what that point needs.", valueName: "set[@point]")) var point:
         String
     @Flag(help: "Check the structure only.") var quick = false
+    @Flag(help: "Compare all stored bytes with the packs' own hashes; needs no key.") var stored = false
+    @Option(help: ArgumentHelp("Read this share of the frames, 1 to 100.", valueName: "percent")) var share: Int?
+    @Option(
+        help: ArgumentHelp(
+            "Which share: a number printed by an earlier run, or one that counts up.", valueName: "number"))
+    var seed: UInt64?
     @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
+
+    func validate() throws {
+        if [quick, stored, share != nil].count(where: { $0 }) > 1 {
+            throw ValidationError("Give one of --quick, --stored and --share.")
+        }
+        if let share, !(1...100).contains(share) { throw ValidationError("--share is a number from 1 to 100.") }
+        if seed != nil, share == nil { throw ValidationError("--seed belongs to --share.") }
+    }
+
+    private var depth: VerifyDepth { quick ? .quick : stored ? .stored : share != nil ? .share : .full }
 
     func run() throws {
         let console = Console.current.withLock { $0 }
         let name = try SetLocation(point)
-        let opened = try OpenedSet(name.set, also: places.also, keys: key.ring())
-        defer { opened.close() }
         let whole = name.set == point
+        // Nobody is asked for a passphrase where none is needed.
+        let secret = try key.given()
+        let locked = whole && secret == nil && (quick || stored)
+        let opened = try OpenedSet(
+            name.set, also: places.also, keys: locked ? .none : secret.map { KeyRing($0) } ?? key.ring(), locked: locked
+        )
+        defer { opened.close() }
         let chosen = whole ? nil : [try opened.reader.point(name.point).summary.id]
+        let part = share.map { VerifyShare(percent: $0, seed: seed ?? .random(in: 0..<10_000)) }
         let began = Clock.monotonic()
         let report = try opened.reader.verify(
-            quick ? .quick : .full, points: chosen, threads: Workers.processors, events: console.events)
+            depth, share: part, points: chosen, threads: Workers.processors, events: console.events)
         let seconds = Clock.monotonic() - began
-        console.document("verify", Document(report))
+        let lost = try LostNames(opened.reader).all(report)
+        console.document("verify", Document(report, lost))
+        for reading in report.secondReadings {
+            console.line("UNSTEADY \(reading.file) at byte \(reading.offset.bytes): \(VerifyReport.SecondReading.what)")
+        }
         for damage in report.damages {
             console.line("DAMAGED \(damage.file)\(damage.offset.map { " at byte \($0.bytes)" } ?? ""): \(damage.what)")
             if damage.pointLost { console.line("  a recovery point is lost") }
             for loss in damage.losses {
-                let disk = "disk \(loss.disk + 1)"
-                let place =
-                    if case .volume(let number) = loss.kind { "\(disk), volume \(number)" } else {
-                        "\(disk), outside the volumes"
-                    }
+                let volume: Int? = if case .volume(let number) = loss.kind { number } else { nil }
                 console.line(
-                    "  costs point \(loss.point.prefix(10)): \(loss.extents.byteCount) of \(place), from byte "
+                    "  costs point \(loss.point.prefix(10)): \(loss.extents.byteCount) of "
+                        + "\(VerifyCommand.place(loss.disk, volume)), from byte "
                         + "\(loss.extents.extents.first?.start.bytes ?? 0)")
             }
         }
-        let scope =
-            "\(report.points.count) \(report.points.count == 1 ? "point" : "points"), \(report.packs) packs, \(report.records) records"
-        if report.isSound {
-            console.line(
-                quick
-                    ? "The structure is sound: \(scope). Nothing was read beyond it; run without --quick to check the data."
-                    : "Sound: \(scope), \(report.read) read, \(report.content) of content compared, in \(Clock.words(seconds))."
-            )
-        } else {
-            console.line(
-                report.isComplete
-                    ? "Damage was found in \(report.damages.count) places, but no recovery point lost anything: second copies are sound."
-                    : "Damage was found in \(report.damages.count) places: what is listed above cannot be restored from this set."
-            )
+        for item in lost {
+            let place = "point \(item.point.prefix(10)), \(VerifyCommand.place(item.disk, item.volume))"
+            if let line = item.content?.line {
+                console.line("LOST in \(place): \(line) (\(item.extents.byteCount.bytes) bytes)")
+            } else {
+                console.line("LOST in \(place): \(item.extents.byteCount.bytes) bytes; files cannot be named there")
+            }
+            for note in item.content?.notes ?? [] { console.line("  \(note)") }
+        }
+        conclude(report, Clock.words(seconds), console)
+        if !report.isSound {
+            if !report.isOpen {
+                console.line(
+                    "Damage was found in \(report.damages.count) places; what it costs can be told with the key only.")
+            } else {
+                console.line(
+                    report.isComplete
+                        ? "Damage was found in \(report.damages.count) places, but no recovery point lost anything that was looked at: second copies are sound."
+                        : "Damage was found in \(report.damages.count) places: what is listed above cannot be restored from this set."
+                )
+            }
             console.line("`relight repair \(name.set)` shows what can be repaired.")
             throw EarlyExit(code: .damaged)
         }
+    }
+
+    /// What was checked and what was not.
+    private func conclude(_ report: VerifyReport, _ seconds: String, _ console: Console) {
+        let count = report.points.count + report.closedPoints
+        let scope = "\(count) \(count == 1 ? "point" : "points"), \(report.packs) packs, \(report.records) records"
+        let verdict = report.isSound ? "Sound" : "Looked at"
+        switch report.depth {
+        case .quick:
+            console.line(
+                "\(report.isSound ? "The structure is sound" : verdict): \(scope). Nothing was read beyond it; run without --quick to check the data."
+            )
+        case .stored:
+            console.line(
+                "\(verdict): \(scope), \(report.read) of stored bytes compared with the packs' hashes, in \(seconds).")
+            console.line(
+                "The content was not decompressed\(report.isOpen ? "" : " or decrypted"); run without --stored to check it."
+            )
+        case .share:
+            if let share = report.share {
+                console.line(
+                    "\(verdict): \(scope), \(report.read) of \(report.total) read, \(report.content) of content compared, in \(seconds)."
+                )
+                console.line(
+                    "The rest was not read. This was the share of \(share.percent) % with seed \(share.seed); --seed \(share.seed &+ 1) reads others."
+                )
+            }
+        case .full:
+            console.line(
+                "\(verdict): \(scope), \(report.read) read, \(report.content) of content compared, in \(seconds).")
+        }
+        if !report.isOpen {
+            console.line(
+                "The set is encrypted and was opened without its key: whether packs are missing, and what the points and lists say, was not checked."
+            )
+        }
+        if !report.secondReadings.isEmpty {
+            console.line("\(report.secondReadings.count) places were \(VerifyReport.SecondReading.what.lowercased())")
+        }
+    }
+
+    static func place(_ disk: Int, _ volume: Int?) -> String {
+        "disk \(disk + 1), \(volume.map { $0 == 0 ? "all of it" : "volume \($0)" } ?? "outside the volumes")"
     }
 
     private struct Document: Encodable {
@@ -79,7 +160,19 @@ struct VerifyCommand: ParsableCommand {
         let records: Int
         let read: ByteCount
         let content: ByteCount
+        let total: ByteCount?
+        let share: VerifyShare?
+        let opened: Bool
+        let closedPoints: Int
+        let keySlots: Int
+        let readTwice: [Twice]
+        let lost: [LostDocument]
         let damages: [Damage]
+
+        struct Twice: Encodable {
+            let file: String
+            let offset: ByteCount
+        }
 
         struct Damage: Encodable {
             let file: String
@@ -95,7 +188,12 @@ struct VerifyCommand: ParsableCommand {
             let extents: ExtentList
         }
 
-        init(_ report: VerifyReport) {
+        init(_ report: VerifyReport, _ lost: [LostVolume]) {
+            self.lost = lost.map(LostDocument.init)
+            (share, opened, closedPoints) = (report.share, report.isOpen, report.closedPoints)
+            total = report.depth == .quick ? nil : report.total
+            keySlots = report.keySlots
+            readTwice = report.secondReadings.map { Twice(file: $0.file, offset: $0.offset) }
             (depth, sound, complete) = (report.depth, report.isSound, report.isComplete)
             (packs, records, read, content) = (report.packs, report.records, report.read, report.content)
             points = report.points.map(\.id)
@@ -108,5 +206,31 @@ struct VerifyCommand: ParsableCommand {
                     })
             }
         }
+    }
+}
+
+/// What is lost of one volume, in JSON.
+struct LostDocument: Encodable {
+    let point: String
+    let disk: Int
+    let volume: Int?
+    let bytes: ByteCount
+    let extents: ExtentList
+    let files: [Item]
+    let more: Int
+    let notes: [String]
+
+    struct Item: Encodable {
+        let kind: LostContent.Kind
+        let name: String
+        let bytes: ByteCount
+    }
+
+    init(_ lost: LostVolume) {
+        (point, disk, volume) = (lost.point, lost.disk, lost.volume)
+        (bytes, extents) = (lost.extents.byteCount, lost.extents)
+        files = (lost.content?.items ?? []).map { Item(kind: $0.kind, name: $0.name, bytes: $0.bytes) }
+        more = lost.content?.more ?? 0
+        notes = lost.content?.notes ?? ["Files cannot be named there."]
     }
 }

@@ -227,8 +227,10 @@ private struct JobOption {
         JobOption(key: "badTime", kind: .text), JobOption(key: "compare", kind: .choice(["full", "metadata"])),
     ]
     static let verify = [
-        JobOption(key: "quick", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
-        JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
+        JobOption(key: "quick", kind: .flag), JobOption(key: "stored", kind: .flag),
+        JobOption(key: "share", kind: .text), JobOption(key: "seed", kind: .text),
+        JobOption(key: "passphraseFile", kind: .text), JobOption(key: "keyFile", kind: .text),
+        JobOption(key: "also", kind: .list),
     ]
     static let copy = [
         JobOption(key: "also", kind: .list), JobOption(key: "toAlso", kind: .list),
@@ -265,7 +267,8 @@ private struct JobOption {
         JobOption(key: "firmware", kind: .choice(["auto", "bios", "uefi"])),
         JobOption(key: "ids", kind: .choice(["keep", "new"])), JobOption(key: "noRepair", kind: .flag),
         JobOption(key: "noAdapt", kind: .flag), JobOption(key: "resume", kind: .flag),
-        JobOption(key: "readBack", kind: .choice(["full", "off"])), JobOption(key: "passphraseFile", kind: .text),
+        JobOption(key: "readBack", kind: .choice(["full", "off"])),
+        JobOption(key: "onDamage", kind: .choice(["fail", "skip"])), JobOption(key: "passphraseFile", kind: .text),
         JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
     ]
 }

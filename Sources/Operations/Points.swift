@@ -57,13 +57,22 @@ public struct OpenedSet: Sendable {
     }
 }
 
+/// What a restore did.
+public struct RestoreOutcome: Sendable {
+    /// By targets.
+    public let disks: [DiskReport]
+    /// What could not be restored, with the files it belongs to.
+    public let lost: [LostVolume]
+}
+
 /// Plans and carries out restores.
 public enum Restore {
-    /// The plan for `point` of `set`. Nothing is written.
+    /// The plan for `point` of `set`. Nothing is written. Throws `set.damaged` when packs are missing, unless they are to
+    /// be skipped.
     public static func plan(
-        _ point: RecoveryPoint, of set: OpenedSet, _ request: PlanRequest
+        _ point: RecoveryPoint, of set: OpenedSet, _ request: PlanRequest, onDamage: OnDamage = .fail
     ) throws -> RestorePlan {
-        try set.requireComplete(point)
+        if onDamage == .fail { try set.requireComplete(point) }
         let names = set.place.names
         let assignments = try request.assignments(point.facts.disks, set: set.place.paths, scan: DiskScan())
         var plan = try Planner.plan(
@@ -125,14 +134,39 @@ public enum Restore {
 
     /// Carries `plan` out from `point`. Whoever calls this has shown the plan and been told yes.
     public static func run(
-        _ plan: RestorePlan, from point: RecoveryPoint, readBack: ReadBack, events: @escaping EventHandler
-    ) throws(Fault) -> [DiskReport] {
+        _ plan: RestorePlan, from point: RecoveryPoint, readBack: ReadBack, onDamage: OnDamage = .fail,
+        events: @escaping EventHandler
+    ) throws(Fault) -> RestoreOutcome {
         guard plan.point == point.summary.id else {
             throw Fault(
                 .planRefused,
                 what: "The plan was made for the recovery point \(plan.point), not for \(point.summary.id).",
                 remedy: "Make a new plan: `relight plan`.")
         }
-        return try Restorer(source: PointSource(point), readBack: readBack, events: events).run(plan)
+        let source = PointSource(point, onDamage: onDamage)
+        let reports: [DiskReport]
+        do throws(Fault) {
+            reports = try Restorer(source: source, readBack: readBack, events: events).run(plan)
+        } catch {
+            var fault = error
+            if fault.code == .setDamaged || fault.code == .storeFailed {
+                for item in try lostVolumes(source, point) { fault.what += " \(item.sentence)" }
+            }
+            throw fault
+        }
+        return RestoreOutcome(disks: reports, lost: try lostVolumes(source, point))
+    }
+
+    private static func lostVolumes(_ source: PointSource, _ point: RecoveryPoint) throws(Fault) -> [LostVolume] {
+        var result: [LostVolume] = []
+        for (stream, extents) in source.lost {
+            let description = stream.description
+            let volume: Int? = if case .volume(let number) = description.kind { number } else { nil }
+            result.append(
+                LostVolume(
+                    point: point.summary.id, disk: description.disk, volume: volume, extents: extents,
+                    content: try LostNames.at(extents, of: stream)))
+        }
+        return result
     }
 }

@@ -29,8 +29,19 @@ public final class PointVolume: BlockSource {
     private static let piece: UInt64 = 64 << 10
     private static let most = 128
 
+    private let damage: Damage
+
+    /// What a place is that the set has lost.
+    public enum Damage: Sendable {
+        /// A fault of the set, `set.damaged` or `store.failed`: nobody must take what is left for the whole.
+        case isOfTheSet
+        /// As a bad sector of a disk, `source.unreadable`: for whoever looks at what is left, such as for file names.
+        case isOfTheDisk
+    }
+
     /// The volume that `stream` holds, which lay on a disk with sectors of `sectorSize`.
-    public init(_ stream: PointStream, sectorSize: SectorSize) {
+    public init(_ stream: PointStream, sectorSize: SectorSize, damage: Damage = .isOfTheSet) {
+        self.damage = damage
         self.stream = stream
         self.sectorSize = sectorSize
         length = stream.length
@@ -46,9 +57,28 @@ public final class PointVolume: BlockSource {
     public var file: FileWindow? { nil }
 
     /// Fills `buffer` from byte `offset`: what was in use and readable as it was, all else zero. Throws `set.damaged`,
-    /// `store.failed`.
+    /// `store.failed`; or `source.unreadable`, see ``Damage``.
     public func read(at offset: ByteCount, into buffer: inout MutableRawSpan) throws(Fault) {
         try requireInside(buffer.byteCount, at: offset)
+        guard damage == .isOfTheDisk else { return try fill(&buffer, from: offset) }
+        do throws(Fault) {
+            try fill(&buffer, from: offset)
+        } catch {
+            guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+            do throws(Fault) {
+                // The damage may lie beside what is asked for.
+                try stream.read(at: offset, into: &buffer)
+            } catch {
+                guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+                throw Fault(
+                    .unreadable, what: "The set has lost what lay here: \(error.what)", place: name,
+                    remedy: error.remedy,
+                    extent: Extent(start: offset, length: ByteCount(UInt64(buffer.byteCount))))
+            }
+        }
+    }
+
+    private func fill(_ buffer: inout MutableRawSpan, from offset: ByteCount) throws(Fault) {
         // What is large is not asked for twice.
         if UInt64(buffer.byteCount) > PointVolume.piece { return try stream.read(at: offset, into: &buffer) }
         var done = 0

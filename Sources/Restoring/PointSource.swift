@@ -4,16 +4,27 @@
 import BinaryFields
 import Blocks
 public import Findings
-import Geometry
+public import Geometry
 public import ImageStore
+import Synchronization
 import Threads
 
 /// A recovery point as the source of a restore.
-public struct PointSource: RestoreSource {
+public final class PointSource: RestoreSource {
     private let point: RecoveryPoint
+    private let onDamage: OnDamage
+    private let given = Mutex<[PointVolume]>([])
 
     /// Restores come from `point`.
-    public init(_ point: RecoveryPoint) { self.point = point }
+    public init(_ point: RecoveryPoint, onDamage: OnDamage = .fail) {
+        self.point = point
+        self.onDamage = onDamage
+    }
+
+    /// What of which stream was met that the set has lost.
+    public var lost: [(stream: PointStream, extents: ExtentList)] {
+        given.withLock { $0 }.map { ($0.stream, $0.lost) }.filter { !$0.extents.isEmpty }
+    }
 
     /// The content of a volume, or of what lies outside them.
     public func stream(disk: Int, volume: Int?) throws(Fault) -> any RestoreStream {
@@ -26,11 +37,14 @@ public struct PointSource: RestoreSource {
                     "The recovery point holds no \(volume.map { "volume \($0)" } ?? "partition table") of disk \(disk + 1).",
                 remedy: "Make the plan from this point: `relight plan`.")
         }
-        return PointVolume(stream: stream)
+        let volume = PointVolume(stream, onDamage)
+        given.withLock { $0.append(volume) }
+        return volume
     }
 
-    /// Throws unless every pack the point needs is there in full length.
+    /// Throws unless every pack the point needs is there in full length, or what is lost is to be skipped.
     public func requireComplete() throws(Fault) {
+        guard onDamage == .fail else { return }
         let missing = try point.missingPacks()
         guard let first = missing.first else { return }
         throw Fault(
@@ -41,8 +55,26 @@ public struct PointSource: RestoreSource {
 }
 
 /// One stream of a point.
-private struct PointVolume: RestoreStream {
+private final class PointVolume: RestoreStream {
     let stream: PointStream
+    private let onDamage: OnDamage
+    private let losses = Mutex(ExtentList())
+
+    init(_ stream: PointStream, _ onDamage: OnDamage) {
+        self.stream = stream
+        self.onDamage = onDamage
+    }
+
+    var lost: ExtentList { losses.withLock { $0 } }
+
+    /// Notes that `used` cannot be had. Throws `fault` again unless what is lost is to be skipped.
+    private func lose(_ used: ExtentList, _ fault: Fault) throws(Fault) {
+        guard fault.code == .setDamaged || fault.code == .storeFailed else { throw fault }
+        losses.withLock { $0 = $0.union(used) }
+        guard onDamage == .skip else { throw fault }
+        // A medium that was taken away is not damage: nothing of it can be read any more.
+        if fault.code == .storeFailed, !stream.point.setAnswers() { throw fault }
+    }
 
     var length: ByteCount { stream.length }
     var used: ExtentList { stream.description.used }
@@ -57,8 +89,19 @@ private struct PointVolume: RestoreStream {
             while !stop.isSet, let piece = cursor.next() {
                 if piece.isZero {
                     try body(piece.extent, piece.used, nil)
-                } else {
-                    try decoder.decode(piece) { (bytes) throws(Fault) in try body(piece.extent, piece.used, bytes) }
+                    continue
+                }
+                // What `body` throws is no damage of the set, whatever its code.
+                var came = false
+                do throws(Fault) {
+                    try decoder.decode(piece) { (bytes) throws(Fault) in
+                        came = true
+                        try body(piece.extent, piece.used, bytes)
+                    }
+                } catch {
+                    if came { throw error }
+                    try self.lose(piece.used, error)
+                    try body(piece.extent, piece.used, nil)
                 }
             }
         }
@@ -69,6 +112,7 @@ private struct PointVolume: RestoreStream {
         result: @escaping @Sendable (Extent, ExtentList, Bool) throws(Fault) -> Void
     ) throws(Fault) {
         let cursor = try stream.pieces()
+        let gone = lost
         try Workers.run(workers) { [stream] (_, stop) throws(Fault) in
             let decoder = try PieceDecoder(stream.point)
             var buffer = [UInt8](repeating: 0, count: 256 << 10)
@@ -85,7 +129,9 @@ private struct PointVolume: RestoreStream {
                     var bytes = all._mutatingExtracting(0..<count)
                     try read(part, used, &bytes)
                     let seen = unsafe buffer.span.bytes.extracting(0..<count)
-                    let equal = piece.isZero ? seen.isAllZero : try decoder.matches(piece, seen)
+                    // Zeros stand where the content was lost.
+                    let isFilled = !gone.isEmpty && used.subtracting(gone).isEmpty
+                    let equal = piece.isZero || isFilled ? seen.isAllZero : try decoder.matches(piece, seen)
                     try result(part, used, equal)
                     if !piece.isZero { break }
                 }

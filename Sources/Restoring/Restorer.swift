@@ -75,7 +75,16 @@ public struct Restorer: Sendable {
         let plan = disk.plan
         if let table = plan.table { try Parted.requireAgreement(path: plan.target.path, with: table) }
         for (index, volume) in disk.volumes.enumerated() { try growAndCheck(volume.plan, plan, &reports[index]) }
-        return DiskReport(target: plan.target.path, volumes: reports)
+        let outside = disk.outside.lost
+        if !outside.isEmpty {
+            events(
+                .finding(
+                    Finding(
+                        .loss, FaultCode.setDamaged.rawValue,
+                        what: "\(outside.byteCount.bytes) bytes outside the volumes (boot code) are lost in the image "
+                            + "set; zeros were written there.", place: plan.target.path)))
+        }
+        return DiskReport(target: plan.target.path, volumes: reports, lostOutside: outside)
     }
 
     /// Everything up to the new table, under the claim on the disk, which ends with this function.
@@ -98,8 +107,12 @@ public struct Restorer: Sendable {
             events(
                 .step("\(path): writing \(Restorer.name(volume)), \(stream.used.byteCount) of \(volume.target.length)"))
             try writer.write(stream, volume, meter)
+            let lost = stream.lost
             reports.append(
-                VolumeReport(number: volume.number, written: stream.used.byteCount, compared: .zero, grown: false))
+                VolumeReport(
+                    number: volume.number, written: stream.used.byteCount - lost.byteCount, compared: .zero,
+                    grown: false, lost: lost))
+            tellLost(lost, volume, path)
             tellUnreadable(stream, volume, path)
         }
         events(.step("\(path): flushing"))
@@ -109,7 +122,7 @@ public struct Restorer: Sendable {
             let meter = Meter(total: total, phase: "reading back", events)
             for (index, (volume, stream)) in disk.volumes.enumerated() {
                 try writer.compare(stream, volume, meter)
-                reports[index].compared = stream.used.byteCount
+                reports[index].compared = stream.used.byteCount - reports[index].lost.byteCount
             }
             if let gap = plan.gap { try writer.compareGap(disk.outside, gap) }
         }
@@ -153,6 +166,14 @@ public struct Restorer: Sendable {
             stream.unreadable, "could not be read when the image was made; zeros were written there.")
         {
             events(.finding(Finding(.loss, FaultCode.unreadable.rawValue, what: sentence, place: place)))
+        }
+    }
+
+    /// Says where zeros stand because the set has lost what lay there.
+    private func tellLost(_ lost: ExtentList, _ volume: VolumePlan, _ path: String) {
+        let place = volume.number == 0 ? path : "\(path):\(volume.number)"
+        for sentence in Finding.unreadable(lost, "are lost in the image set; zeros were written there.") {
+            events(.finding(Finding(.loss, FaultCode.setDamaged.rawValue, what: sentence, place: place)))
         }
     }
 

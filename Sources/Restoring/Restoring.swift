@@ -13,6 +13,9 @@
 /// it can never be mistaken for a finished one. A disk that has no table gets its first MiB last, to the same end. Success
 /// is claimed only after the comparison; what fails after it (growing, checking) is a listed loss and leaves the data.
 ///
+/// What the set has lost is either a reason to end (``OnDamage/fail``), or zeros are written in its place, and read back as
+/// such, and the report says so (``OnDamage/skip``).
+///
 /// The room does not plan, does not know the image format, and does not repair what the source was lacking.
 public import Findings
 public import Geometry
@@ -35,6 +38,8 @@ public protocol RestoreStream: Sendable {
     var used: ExtentList { get }
     /// Bytes that could not be read when the point was made; they hold zeros.
     var unreadable: ExtentList { get }
+    /// Used bytes met so far that the source has lost since; when the source goes on all the same, zeros stand there.
+    var lost: ExtentList { get }
     /// Calls `body` on `workers` threads, once for each piece of the content, roughly in rising order: with the piece's
     /// place, the bytes of it that are in use, and its bytes, checked against their hashes (those not in use are zero), or
     /// `nil` where everything in use is zero.
@@ -51,6 +56,19 @@ public protocol RestoreStream: Sendable {
             Void,
         result: @escaping @Sendable (_ place: Extent, _ used: ExtentList, _ equal: Bool) throws(Fault) -> Void
     ) throws(Fault)
+}
+
+extension RestoreStream {
+    /// Nothing.
+    public var lost: ExtentList { ExtentList() }
+}
+
+/// What to do when the set has lost something that is to be restored.
+public enum OnDamage: String, Sendable, CaseIterable {
+    /// Refuse before the first write where that can be known, else end there: the target does not look finished.
+    case fail
+    /// Write zeros in its place and go on. The report says that the volume is not whole.
+    case skip
 }
 
 /// How much is read back and compared.
@@ -71,10 +89,31 @@ public struct VolumeReport: Hashable, Sendable, Encodable {
     public var compared: ByteCount
     /// Whether its filesystem was grown.
     public var grown: Bool
+    /// Used bytes the set has lost, from the start of the volume as it was imaged: zeros were written there.
+    public var lost = ExtentList()
+    /// Whether everything the recovery point means was written.
+    public var isWhole: Bool { lost.isEmpty }
     /// What the filesystem's own checker said; `nil` where there is none.
     public var check: String?
     /// Whether that checker found it clean; `nil` where there is none.
     public var clean: Bool?
+}
+
+extension VolumeReport {
+    private enum CodingKeys: String, CodingKey { case number, written, compared, grown, whole, lost, check, clean }
+
+    /// With `whole` and `lost`.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(number, forKey: .number)
+        try container.encode(written, forKey: .written)
+        try container.encode(compared, forKey: .compared)
+        try container.encode(grown, forKey: .grown)
+        try container.encode(isWhole, forKey: .whole)
+        try container.encode(lost, forKey: .lost)
+        try container.encodeIfPresent(check, forKey: .check)
+        try container.encodeIfPresent(clean, forKey: .clean)
+    }
 }
 
 /// What a restore did with one disk.
@@ -83,4 +122,6 @@ public struct DiskReport: Hashable, Sendable, Encodable {
     public var target: String
     /// Its volumes.
     public var volumes: [VolumeReport]
+    /// Bytes outside the volumes that the set has lost: zeros were written where they are copied.
+    public var lostOutside = ExtentList()
 }

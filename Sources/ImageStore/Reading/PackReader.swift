@@ -22,7 +22,12 @@ final class PackShelf: Sendable {
         var search: RecordSearch?
         /// Packs of which records were found by searching.
         var searched: Set<ObjectID> = []
+        /// Places that were read right the second time only, and their number.
+        var readTwice: [(pack: ObjectID, offset: Int)] = []
+        var readTwiceCount = 0
     }
+    /// Most places listed that were read right the second time only.
+    private static let mostReadTwice = 20
 
     init(store: any ObjectStore, set: SetHeader) {
         self.store = store
@@ -124,8 +129,35 @@ final class PackShelf: Sendable {
         return nil
     }
 
-    /// What had to be searched for so far.
-    var findings: [Finding] {
+    /// Notes a record that was damaged when it was read first, and sound when it was read again.
+    func noteSecondReading(_ pack: ObjectID, _ offset: Int) {
+        relocations.withLock { state in
+            state.readTwiceCount += 1
+            if state.readTwice.count < PackShelf.mostReadTwice { state.readTwice.append((pack, offset)) }
+        }
+    }
+
+    /// What had to be searched for, or read twice, so far.
+    var findings: [Finding] { searchFindings + secondReadings }
+
+    private var secondReadings: [Finding] {
+        let (places, count) = relocations.withLock { ($0.readTwice, $0.readTwiceCount) }
+        var result = places.map { item in
+            Finding(
+                .warning, "set.second-reading",
+                what: "The record at byte \(item.offset): \(VerifyReport.SecondReading.what)", place: place(item.pack))
+        }
+        if count > places.count {
+            result.append(
+                Finding(
+                    .warning, "set.second-reading",
+                    what: "\(count - places.count) more records. \(VerifyReport.SecondReading.what)", place: store.name)
+            )
+        }
+        return result
+    }
+
+    private var searchFindings: [Finding] {
         relocations.withLock { $0.searched }.sorted().map { pack in
             Finding(
                 .warning, "set.moves-lost",

@@ -59,8 +59,25 @@ import Geometry
         }
     }
 
-    /// The plain bytes of a run's units, which cover `extent` of the stream. Valid until the next call.
+    /// The plain bytes of a run's units, which cover `extent` of the stream. Valid until the next call. What is damaged is
+    /// read once more: a fault of a cable or of memory may be gone then.
     func units(_ run: PageRun, extent: Extent) throws(Fault) -> UnsafeRawBufferPointer {
+        do throws(Fault) {
+            return try unsafe unitsOnce(run, extent: extent)
+        } catch {
+            let shelf = point.reader.shelf
+            guard error.isWorthAnotherReading, let id = run.ids.first,
+                let found = try? shelf.locate(run.place, copy: false, id: id, index: run.firstInFrame)
+            else { throw error }
+            current = nil
+            found.handle.dropCaches()
+            let bytes = try unsafe unitsOnce(run, extent: extent)
+            shelf.noteSecondReading(found.place.pack, found.place.offset)
+            return unsafe bytes
+        }
+    }
+
+    private func unitsOnce(_ run: PageRun, extent: Extent) throws(Fault) -> UnsafeRawBufferPointer {
         let unitSize = point.file.set.unitSize
         if current?.place != run.place {
             current = nil
@@ -207,4 +224,9 @@ import Geometry
                 + "`relight verify` lists what is lost; put the file back if you have another copy of the set.",
             extent: Extent(start: ByteCount(UInt64(place.offset)), length: ByteCount(UInt64(place.length))))
     }
+}
+
+extension Fault {
+    /// Whether a second reading may give what the first did not: not where a file is missing.
+    fileprivate var isWorthAnotherReading: Bool { (code == .setDamaged || code == .storeFailed) && extent != nil }
 }

@@ -30,6 +30,15 @@ public final class RecoveryPoint: Sendable {
         file.streams.indices.map { PointStream(self, index: $0, file.streams[$0]) }
     }
 
+    /// Whether the place of the set still answers: one of the headers can be read.
+    public func setAnswers() -> Bool {
+        ObjectName.headers.contains { name in
+            guard let handle = try? reader.store.open(name) else { return false }
+            handle.dropCaches()
+            return (try? handle.bytes(at: .zero, count: SetHeader.size)) != nil
+        }
+    }
+
     /// The packs it needs, by name, that are missing or have another size, and whose records were not moved elsewhere.
     /// Quick: looks at names, sizes and moves only.
     public func missingPacks() throws(Fault) -> [String] {

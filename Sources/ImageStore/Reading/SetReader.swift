@@ -53,7 +53,8 @@ public final class SetReader: Sendable {
     /// Whether what the set holds can be read: it is not encrypted, or was opened with its key.
     public var isOpen: Bool { !self.set.isEncrypted || keys != nil }
 
-    /// What was noticed since while points were read: packs of which records had to be searched for.
+    /// What was noticed since while points were read: packs of which records had to be searched for, and records that
+    /// were read right the second time only.
     public var laterFindings: [Finding] { shelf.findings }
 
     /// The points of the set.
