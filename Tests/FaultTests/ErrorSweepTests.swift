@@ -37,7 +37,7 @@ struct ErrorSweepTests {
 
     @Test(arguments: Verb.all) func successIsNeverClaimedAfterAnError(verb: Verb) throws {
         let stage = try Stage(verb)
-        let calls = try stage.attempt { folder in try Call.record(verb.command, in: folder).calls }
+        let calls = try stage.attempt { folder in try Call.record(stage.verb.command, in: folder).calls }
         try #require(calls.count >= 10)
         let step = Amount.isFull ? 1 : verb.step * 3
         var count = 0
@@ -50,7 +50,7 @@ struct ErrorSweepTests {
                 try stage.attempt { folder in
                     let run = try Program.traced(
                         ["-qq", "-o", "/dev/null", "-e", "trace=\(call.name)", "-e", interference.option(call)],
-                        verb.command, in: folder)
+                        stage.verb.command, in: folder)
                     if run.status == 0 {
                         // A point whose second copy could not be written is there, and that it has none is said.
                         #expect(
@@ -68,7 +68,7 @@ struct ErrorSweepTests {
                         try set.expectSound(in: folder, moment, copiesMayBeMissing: true)
                     }
                     if run.status != 0, count % 3 == 0 {
-                        try KillSweepTests.expectRerunFinishes(verb, in: folder, moment)
+                        try KillSweepTests.expectRerunFinishes(stage.verb, in: folder, moment)
                     }
                 }
             }

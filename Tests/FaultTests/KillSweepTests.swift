@@ -13,7 +13,7 @@ struct KillSweepTests {
     @Test(arguments: Verb.all) func killedAtAnyCallItHarmsNothing(verb: Verb) throws {
         let stage = try Stage(verb)
         let calls = try stage.attempt { folder in
-            let (calls, output) = try Call.record(verb.command, in: folder)
+            let (calls, output) = try Call.record(stage.verb.command, in: folder)
             try #require(output.status == 0, "\(verb.name): \(output.standardError)")
             for set in verb.sets {
                 try set.expectDone(in: folder, "undisturbed")
@@ -31,7 +31,7 @@ struct KillSweepTests {
                     [
                         "-qq", "-o", "/dev/null", "-e", "trace=\(call.name)", "-e",
                         "inject=\(call.name):signal=SIGKILL:when=\(call.number)",
-                    ], verb.command, in: folder)
+                    ], stage.verb.command, in: folder)
                 // strace ends as its child did.
                 #expect(run.status == 137 || run.status == 128 + SIGKILL || run.status < 0, "\(moment): \(run.status)")
                 killed += 1
@@ -40,7 +40,7 @@ struct KillSweepTests {
                     try set.expectSound(in: folder, moment, copiesMayBeMissing: true)
                     if index % 5 == 0 { try set.expectJudgeAgrees(in: folder, moment) }
                 }
-                try Self.expectRerunFinishes(verb, in: folder, moment)
+                try Self.expectRerunFinishes(stage.verb, in: folder, moment)
             }
         }
         let kinds = Dictionary(grouping: calls, by: \.name).map { "\($0.key) \($0.value.count)" }.sorted()

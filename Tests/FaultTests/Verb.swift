@@ -99,21 +99,22 @@ struct Verb: Sendable, CustomTestStringConvertible {
             ],
             afterwards: [["backup", "a.img", "--to", "set", "--name", "first"]], step: 3),
         Verb(
-            name: "forget", prepare: first + "\n" + second, command: ["forget", "set", "--keep-last", "1"],
+            name: "forget",
+            prepare: first + "\n" + second + "\n\"$relight\" points set | awk '/second/ { printf $1 }' > second.id",
+            command: ["forget", "set", "--point", "@second.id"],
             sets: [
                 SetState(
-                    path: "set", before: ["first": "a.img", "second": "b.img"], after: ["second": "b.img"])
-            ],
-            afterwards: [["prune", "set"]], step: 2),
+                    path: "set", before: ["first": "a.img", "second": "b.img"], after: ["first": "a.img"])
+            ], statusWhenDone: 1, afterwards: [["prune", "set"]], step: 2),
         Verb(
-            name: "prune", prepare: first + "\n" + second + "\n\"$relight\" --quiet forget set --keep-last 1",
+            name: "prune", prepare: first + "\n" + second + "\n\"$relight\" --quiet forget set@latest",
             command: ["prune", "set", "--garbage", "1"],
-            sets: [SetState(path: "set", before: ["second": "b.img"], after: ["second": "b.img"])]),
+            sets: [SetState(path: "set", before: ["first": "a.img"], after: ["first": "a.img"])]),
         Verb(
             name: "prune that removes",
-            prepare: second + "\n" + first + "\n\"$relight\" --quiet forget set --keep-last 1",
+            prepare: second + "\n" + first + "\n\"$relight\" --quiet forget set@latest",
             command: ["prune", "set", "--garbage", "90"],
-            sets: [SetState(path: "set", before: ["first": "a.img"], after: ["first": "a.img"])]),
+            sets: [SetState(path: "set", before: ["second": "b.img"], after: ["second": "b.img"])]),
     ]
 }
 
@@ -123,9 +124,13 @@ struct Stage {
     private let scratch: Scratch
 
     init(_ verb: Verb) throws {
-        self.verb = verb
         scratch = try Scratch()
         try scratch.sh("mkdir before; cd before; " + Verb.images + verb.prepare)
+        var verb = verb
+        for (index, word) in verb.command.enumerated() where word.hasPrefix("@") {
+            verb.command[index] = try scratch.sh("cat before/\(word.dropFirst())")
+        }
+        self.verb = verb
     }
 
     /// Calls `body` with a fresh copy's path.

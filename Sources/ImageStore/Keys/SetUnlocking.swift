@@ -83,6 +83,18 @@ struct KeySlots {
         }
     }
 
+    /// Writes copies of slots that are missing (a run ended between the two), from those that are sound.
+    func mend(_ store: any ObjectStore) throws(Fault) {
+        for name in missing {
+            guard let id = ObjectName.id(name, suffix: ".key"), let slot = slots.first(where: { $0.id == id }) else {
+                continue
+            }
+            try store.putCopy(name, slot.bytes)
+            // Somebody may have removed the slot meanwhile: second copy first, then the first.
+            if name.hasPrefix(ObjectName.copies), try store.open(ObjectName.key(id)) == nil { try store.delete(name) }
+        }
+    }
+
     /// The master key. Asks `ring` until a slot opens.
     /// Throws `key.needed`, `key.wrong`, `set.damaged` when no slot is sound.
     func unlock(_ ring: KeyRing, _ set: SetHeader, name: String) throws(Fault) -> Secret {
@@ -201,6 +213,7 @@ public struct SetKeyring: Sendable {
             master, for: secret, label: label, created: time,
             cost: KeySlot.Cost(logN: min(max(cost, 10), 20), r: 8, p: 1),
             set: set)
+        try KeySlots(store, set).mend(store)
         try SetKeyring.put(slot, in: store)
         return slot.id.text
     }

@@ -185,6 +185,7 @@ public final class SetWriter: Sendable {
             twice: SafetyRules.keep(.secondCopies), packs: packs)
         for finding in try SetWriter.load(store, set, packs, index, pages) { events(.finding(finding)) }
         try SetWriter.mendPoints(store, keys)
+        if set.isEncrypted { try KeySlots(store, set).mend(store) }
         try SetWriter.mendMoves(store, set)
         try takeOver(events)
     }
