@@ -21,7 +21,7 @@ struct KillSweepTests {
             }
             return calls
         }
-        try #require(calls.count >= 10, "a change of a set takes more calls than \(calls.count)")
+        try #require(calls.count >= 5, "a change of a set takes more calls than \(calls.count)")
         let step = Amount.isFull ? 1 : verb.step
         var killed = 0
         for (index, call) in calls.enumerated() where index % step == (index / step) % step {

@@ -105,16 +105,19 @@ struct Verb: Sendable, CustomTestStringConvertible {
             sets: [
                 SetState(
                     path: "set", before: ["first": "a.img", "second": "b.img"], after: ["first": "a.img"])
-            ], statusWhenDone: 1, afterwards: [["prune", "set"]], step: 2),
+            ], statusWhenDone: 1,
+            afterwards: [["prune", "set"], ["backup", "a.img", "--to", "set", "--name", "first"]], step: 2),
         Verb(
             name: "prune", prepare: first + "\n" + second + "\n\"$relight\" --quiet forget set@latest",
             command: ["prune", "set", "--garbage", "1"],
-            sets: [SetState(path: "set", before: ["first": "a.img"], after: ["first": "a.img"])]),
+            sets: [SetState(path: "set", before: ["first": "a.img"], after: ["first": "a.img"])],
+            afterwards: [["backup", "a.img", "--to", "set", "--name", "first"]]),
         Verb(
             name: "prune that removes",
             prepare: second + "\n" + first + "\n\"$relight\" --quiet forget set@latest",
             command: ["prune", "set", "--garbage", "90"],
-            sets: [SetState(path: "set", before: ["second": "b.img"], after: ["second": "b.img"])]),
+            sets: [SetState(path: "set", before: ["second": "b.img"], after: ["second": "b.img"])],
+            afterwards: [["backup", "b.img", "--to", "set", "--name", "second"]]),
     ]
 }
 
