@@ -116,9 +116,13 @@ import Testing
             bytes += record
         }
         let end = bytes.count
-        let segments = try stride(from: 0, to: end, by: PackFooter.segmentSize).map {
-            let segment = Array(bytes[$0..<min($0 + PackFooter.segmentSize, end)])
-            return try unsafe segment.withRawBytes { bytes throws(Fault) in try unsafe hasher.segment(bytes) }
+        // A segment's hash is that of the hashes of its pieces of 64 KiB.
+        let segments = try stride(from: 0, to: end, by: PackFooter.segmentSize).map { start in
+            let segment = Array(bytes[start..<min(start + PackFooter.segmentSize, end)])
+            return try hasher.hash(
+                stride(from: 0, to: segment.count, by: 65_536).flatMap {
+                    try hasher.hash(Array(segment[$0..<min($0 + 65_536, segment.count)])).bytes
+                })
         }
         let (footer, _) = try PackFooter.bytes(
             records: records.count, entries: entries, recordsEnd: end, offset: end, segments: segments, hasher: hasher)

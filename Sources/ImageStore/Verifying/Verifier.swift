@@ -302,7 +302,9 @@ private final class Verifier {
         var gaps: [Range<Int>] = []
         var end = PackHeader.size
         var isData = !name.hasPrefix(ObjectName.copies + "/")
-        var size = Int(clamping: min(handle.size.bytes, 0xFFFF_FFFF))
+        // What is longer than any pack has been is looked at as far as it once went, not to an end somebody invented.
+        let limit = handle.size.bytes > 0xFFFF_FFFF ? reference?.size ?? UInt64(PackHeader.size) : 0xFFFF_FFFF
+        var size = Int(clamping: min(handle.size.bytes, limit))
         do throws(Fault) {
             // Parity tells where the records end, too.
             if reader.set.parity > 0 {

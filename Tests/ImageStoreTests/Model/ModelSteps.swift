@@ -35,6 +35,8 @@ final class ModelWorld {
         ("backup", 10, { try $0.backup($1) }),
         ("forget", 3, { try $0.forget($1) }),
         ("prune", 4, { try $0.prune($1) }),
+        ("copy", 3, { try $0.copy($1) }),
+        ("archive", 2, { try $0.archive($1) }),
         ("damage", 5, { try $0.damage($1) }),
         ("repair", 4, { try $0.repair($1) }),
         ("heal", 2, { try $0.heal($1) }),
@@ -168,6 +170,84 @@ final class ModelWorld {
             set.mayBeBusy = false
         }
         return ModelWorld.outcome(result) + freed
+    }
+
+    /// One point or all points of the other set.
+    private func copy(_ set: ModelSet) throws -> String {
+        let source = set === sets[0] ? sets[1] : sets[0]
+        guard !source.order.isEmpty, set.order.count < 12 else { return "nothing to copy" }
+        var options = SetCopy.Options()
+        options.writing = set.options
+        options.readBack = Bool.random(using: &random)
+        options.threads = 1
+        options.allowPlain = true
+        let wasWhole = try source.isWhole()
+        let one =
+            Bool.random(using: &random) ? source.order[Int.random(in: 0..<source.order.count, using: &random)] : nil
+        options.point = one
+        let before = Set(set.points.keys)
+        var report: CopyReport?
+        let result = try attempt(
+            set, "copy",
+            allowed: wasWhole && source.doomed.isEmpty ? [] : [.setDamaged, .noSuchPoint, .notASet, .wrongKey]
+        ) { store in
+            let reader = try SetReader(source.place.store, keys: source.keys)
+            report = try SetCopy.run(from: reader, to: store, options: options, keys: set.keys, newKeys: set.keys)
+        }
+        // Each copy names the point it was made from; what was cut off may have made some.
+        let made = set.names.filter { $0.hasPrefix("points/") }.map { String($0.dropFirst(7).prefix(32)) }.filter {
+            !before.contains($0)
+        }
+        guard !made.isEmpty else { return ModelWorld.outcome(result) }
+        let summaries = try SetReader(set.place.store, keys: set.keys).points().points
+        for id in made {
+            let origin = summaries.first { $0.id == id }?.facts.origin
+            guard let volumes = origin.flatMap({ source.points[$0.point] }) else {
+                Issue.record("\(prefix), step \(step): a copy \(id) of an unknown point")
+                continue
+            }
+            set.points[id] = volumes
+            set.order.append(id)
+        }
+        if result.fault == nil, !result.killed {
+            set.isUntidy = false
+            if wasWhole, report?.failed.isEmpty == false {
+                Issue.record("\(prefix), step \(step): a sound point is not copied: \(report?.failed as Any)")
+            }
+        }
+        return "\(made.count) points: " + ModelWorld.outcome(result)
+    }
+
+    /// A point is written to a file, read back from there, and the file thrown away.
+    private func archive(_ set: ModelSet) throws -> String {
+        guard !set.order.isEmpty else { return "no point" }
+        let id = set.order[Int.random(in: 0..<set.order.count, using: &random)]
+        let isSplit = Bool.random(using: &random)
+        let folder = Sample.folder()
+        defer { Sample.remove(folder) }
+        var options = PointArchive.Options(time: 1_700_000_000)
+        options.partSize = isSplit ? .kibibytes(UInt64.random(in: 8...300, using: &random)) : nil
+        options.folder = Bool.random(using: &random) ? "set" : ""
+        options.threads = 1
+        guard let volumes = set.points[id] else { return "no point" }
+        let note = "\(prefix), step \(step): archive of \(id)"
+        var canFail = try !set.isWhole() || set.doomed.contains(id)
+        do throws(Fault) {
+            let point = try SetReader(set.place.store, keys: set.keys).point(id)
+            let report = try PointArchive.write(point, to: folder + "/archive", options: options)
+            // From here on nothing may fail: what was written is complete.
+            canFail = false
+            let reader = try SetReader(ArchiveStore(report.files[0]), keys: set.keys)
+            if let fault = try? ModelSet.restore(reader, report.point.id, volumes, note) {
+                Issue.record("\(note): it does not restore: \(fault)")
+            }
+            let verified = try reader.verify(.full, threads: 1)
+            if !verified.isSound { Issue.record("\(note): \(verified.damages)") }
+            return isSplit ? "in parts" : "whole"
+        } catch {
+            if !canFail { Issue.record("\(note) fails: \(error)") }
+            return "refused: \(error.code.rawValue)"
+        }
     }
 
     private func damage(_ set: ModelSet) throws -> String {

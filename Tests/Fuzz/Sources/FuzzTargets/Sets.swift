@@ -29,7 +29,7 @@ extension FuzzTarget {
         }
     }
 
-    private static func read(_ stream: PointStream) {
+    static func read(_ stream: PointStream) {
         var counted = 0
         if let decoder = try? PieceDecoder(stream.point), let cursor = try? stream.pieces() {
             var end = ByteCount.zero
@@ -105,6 +105,9 @@ enum SetSeeds {
                 where bytes[offset...].starts(with: RecordHeader.magic) {
                     StructureSeeds.mendRecord(&bytes, at: offset)
                 }
+                for place in stride(
+                    from: PackHeader.size, to: max(PackHeader.size, end - ParityHeader.size + 1), by: 16)
+                where bytes[place...].starts(with: ParityHeader.magic) { seal(place..<place + 124, at: place + 124) }
                 var position = end + PackFooter.fixedSize + 8
                 while position < tail, bytes[position...].starts(with: RecordHeader.magic) {
                     StructureSeeds.mendRecord(&bytes, at: position)
@@ -117,7 +120,7 @@ enum SetSeeds {
             } else if object.name.hasSuffix(".point"), bytes.count > PointFile.headerSize {
                 let body = Array(bytes[PointFile.headerSize...])
                 if let stored = try? hasher.hash(body) { bytes.replaceSubrange(64..<96, with: stored.bytes) }
-                if bytes[10] == StoredID.raw {
+                if bytes[10] == StoredID.raw, bytes[11] == 0 {
                     bytes.put(UInt64(body.count), at: 16)
                     bytes.put(UInt64(body.count), at: 24)
                     if let root = try? hasher.hash(body) { bytes.replaceSubrange(32..<64, with: root.bytes) }
@@ -126,25 +129,42 @@ enum SetSeeds {
                 seal(128..<252, at: 252)
             } else if ObjectName.headers.contains(object.name) {
                 seal(0..<124, at: 124)
+            } else if object.name.hasSuffix(".key") {
+                seal(0..<252, at: 252)
+                seal(256..<380, at: 380)
+            } else if object.name.hasSuffix(".moves"), bytes.count > MovesFile.headerSize {
+                StructureSeeds.mendMoves(&bytes)
             }
             input.replaceSubrange(object.range, with: bytes)
         }
     }
 
     /// A set of 16 KiB units with two small volumes; its point is not compressed.
-    static func objects() throws -> [String: [UInt8]] {
+    static func objects(
+        options: SetWriter.Options = .init(unitSize: .kibibytes(16), time: 1_700_000_000), keys: KeyRing = .none,
+        lengths: [Int] = [150_000, 40_000]
+    ) throws -> [String: [UInt8]] {
         let store = MemoryStore()
-        let writer = try SetWriter(store, options: .init(unitSize: .kibibytes(16), time: 1_700_000_000))
+        _ = try backup(to: store, options: options, keys: keys, lengths: lengths)
+        return try plain(store.objects.filter { $0.key != ObjectName.text })
+    }
+
+    /// Stores a volume of each length; the point's id.
+    static func backup(
+        to store: MemoryStore, options: SetWriter.Options, keys: KeyRing, lengths: [Int]
+    ) throws -> String {
+        let writer = try SetWriter(store, options: options, keys: keys)
         let worker = try UnitWorker(writer)
-        for (number, length) in [(1, 150_000), (2, 40_000)] {
+        for (index, length) in lengths.enumerated() {
             let stream = try writer.beginStream(
                 StreamDescription(
-                    disk: 0, kind: .volume(number),
+                    disk: 0, kind: .volume(index + 1),
                     extent: Extent(from: .mebibytes(1), to: .mebibytes(1) + ByteCount(UInt64(length))),
-                    used: ExtentList([
-                        Extent(from: .zero, to: ByteCount(30_000)),
-                        Extent(from: ByteCount(35_000), to: ByteCount(UInt64(length))),
-                    ])))
+                    used: length > 40_000
+                        ? ExtentList([
+                            Extent(from: .zero, to: ByteCount(30_000)),
+                            Extent(from: ByteCount(35_000), to: ByteCount(UInt64(length))),
+                        ]) : ExtentList(Extent(from: .zero, to: ByteCount(UInt64(length))))))
             while let piece = stream.nextPiece() {
                 let first = Int(piece.extent.start.bytes)
                 var bytes = (0..<Int(piece.extent.length.bytes)).map {
@@ -154,19 +174,27 @@ enum SetSeeds {
                 var raw = unsafe span.mutableBytes
                 try worker.add(piece, of: stream, &raw)
             }
-            if number == 1 { stream.markUnreadable(Extent(from: ByteCount(40_000), to: ByteCount(41_000))) }
+            if length > 100_000 { stream.markUnreadable(Extent(from: ByteCount(40_000), to: ByteCount(41_000))) }
         }
         let facts = PointFacts(
             name: "fuzz", time: 1_700_000_000, tool: "fuzz", machine: MachineFacts(relight: "fuzz"),
             disks: [DiskModel(path: "/dev/fuzz", size: .gibibytes(1), sectorSize: .s512)])
-        _ = try writer.commit(facts, readBack: true)
+        return try writer.commit(facts, readBack: true).id
+    }
+
+    /// `objects` with the bodies of points uncompressed, where they can be read.
+    static func plain(_ objects: [String: [UInt8]]) throws -> [String: [UInt8]] {
         var result: [String: [UInt8]] = [:]
-        for (name, bytes) in store.objects where name != ObjectName.text {
+        for (name, bytes) in objects {
             guard name.hasSuffix(".point") else {
                 result[name] = bytes
                 continue
             }
             let header = try unsafe PointFile.Header(bytes.span.bytes, fileSize: UInt64(bytes.count))
+            guard header.cipher == 0 else {
+                result[name] = bytes
+                continue
+            }
             var plain = Array(bytes.prefix(PointFile.headerSize)) + (try plainBody(bytes, header))
             plain[10] = StoredID.raw
             plain.put(UInt64(header.plainLength), at: 24)
@@ -192,21 +220,23 @@ enum SetSeeds {
 
     @Sendable static func make() throws -> [(name: String, bytes: [UInt8])] {
         let all = try objects()
-        func packed(_ names: [String]) -> [UInt8] {
-            var result: [UInt8] = []
-            for name in names {
-                let bytes = all[name] ?? []
-                result.append(UInt8(truncatingIfNeeded: name.utf8.count))
-                result += name.utf8
-                result.appendLittleEndian(UInt32(bytes.count))
-                result += bytes
-            }
-            return result
-        }
         let names = all.keys.sorted()
         return [
-            ("whole", packed(names)),
-            ("first-copies", packed(names.filter { !$0.hasPrefix("copies/") && $0 != "set.b" })),
+            ("whole", packed(all, names)),
+            ("first-copies", packed(all, names.filter { !$0.hasPrefix("copies/") && $0 != "set.b" })),
         ]
+    }
+
+    /// The objects `names` as an input.
+    static func packed(_ objects: [String: [UInt8]], _ names: [String]) -> [UInt8] {
+        var result: [UInt8] = []
+        for name in names {
+            let bytes = objects[name] ?? []
+            result.append(UInt8(truncatingIfNeeded: name.utf8.count))
+            result += name.utf8
+            result.appendLittleEndian(UInt32(bytes.count))
+            result += bytes
+        }
+        return result
     }
 }

@@ -161,6 +161,15 @@ enum StructureSeeds {
         input.replaceSubrange(2..., with: bytes)
     }
 
+    /// The checks of a moves object's header.
+    static func mendMoves(_ bytes: inout [UInt8]) {
+        if let hash = try? Hasher256().hash(Array(bytes.dropFirst(MovesFile.headerSize))) {
+            bytes.replaceSubrange(64..<96, with: hash.bytes)
+        }
+        bytes.put(CRC32.castagnoli.checksum(Array(bytes[0..<124])), at: 124)
+        bytes.put(CRC32.castagnoli.checksum(Array(bytes[128..<252])), at: 252)
+    }
+
     /// The check of the record head at `offset`.
     static func mendRecord(_ bytes: inout [UInt8], at offset: Int) {
         guard offset <= bytes.count - RecordHeader.fixedSize else { return }
