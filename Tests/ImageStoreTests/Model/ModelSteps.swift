@@ -16,6 +16,8 @@ final class ModelWorld {
     private(set) var trace: [String] = []
     private let prefix: String
     private var step = 0
+    /// What every point of both sets held, forgotten ones too: a copy of a copy names the first.
+    private var history: [String: [ModelVolume]] = [:]
     var counts: [String: Int] = [:]
 
     init(_ seed: UInt64, _ prefix: String, makePlace: () -> any ModelPlace) {
@@ -121,6 +123,7 @@ final class ModelWorld {
         }
         for id in made {
             set.points[id] = volumes
+            history[id] = volumes
             set.order.append(id)
         }
         if result.fault == nil, !result.killed { set.isUntidy = false }
@@ -202,11 +205,12 @@ final class ModelWorld {
         let summaries = try SetReader(set.place.store, keys: set.keys).points().points
         for id in made {
             let origin = summaries.first { $0.id == id }?.facts.origin
-            guard let volumes = origin.flatMap({ source.points[$0.point] }) else {
+            guard let volumes = origin.flatMap({ history[$0.point] }) else {
                 Issue.record("\(prefix), step \(step): a copy \(id) of an unknown point")
                 continue
             }
             set.points[id] = volumes
+            history[id] = volumes
             set.order.append(id)
         }
         if result.fault == nil, !result.killed {
