@@ -141,7 +141,7 @@ enum StoreSeeds {
     @Sendable static func moved() throws -> [(name: String, bytes: [UInt8])] {
         let store = MemoryStore()
         let options = SetWriter.Options(unitSize: .kibibytes(16), time: 1)
-        let first = try SetSeeds.backup(to: store, options: options, keys: .none, lengths: [150_000])
+        let first = try SetSeeds.backup(to: store, options: options, keys: .none, lengths: [700_000])
         _ = try SetSeeds.backup(to: store, options: options, keys: .none, lengths: [80_000, 10_000])
         let keeper = try SetKeeper(store)
         try keeper.forget(keeper.plan(nil, named: [first]))
