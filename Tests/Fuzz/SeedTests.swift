@@ -25,7 +25,10 @@ import Testing
     }
 
     /// Some mutations of each seed with the checksums repaired: the fuzzers' own, without their runtime.
-    @Test(arguments: FuzzTarget.all.map(\.name).filter { !["survey", "set", "locked", "protected", "moved"].contains($0) })
+    @Test(
+        arguments: FuzzTarget.all.map(\.name).filter {
+            !["survey", "set", "locked", "protected", "moved"].contains($0)
+        })
     func mutatedInputs(_ name: String) throws {
         let target = try #require(FuzzTarget.all.first { $0.name == name })
         var random = Mutations(seed: 1)
