@@ -84,8 +84,7 @@ enum SetAccess {
             }
             if found.header != nil { return found }
         }
-        // A header that is there and yet none is an empty file, which a power cut leaves on FAT.
-        let foreign = names.filter { !harmless.contains($0) && !ObjectName.headers.contains($0) }
+        let foreign = names.filter { !harmless.contains($0) }
         guard foreign.isEmpty else {
             let shown = foreign.prefix(5).joined(separator: ", ") + (foreign.count > 5 ? ", …" : "")
             throw Fault(

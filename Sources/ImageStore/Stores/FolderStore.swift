@@ -161,7 +161,15 @@ public final class FolderStore: ObjectStore {
     }
 
     /// Names in the folder.
-    public func topLevelNames(limit: Int) throws(Fault) -> [String] { try entries("", limit: limit).sorted() }
+    public func topLevelNames(limit: Int) throws(Fault) -> [String] {
+        try entries("", limit: limit).sorted().filter { name in
+            guard ObjectName.headers.contains(name) else { return true }
+            // An empty header is none: a power cut leaves one on FAT.
+            var status = stat()
+            let isKnown = unsafe lstat("\(path)/\(name)", &status) == 0
+            return !isKnown || status.st_mode & S_IFMT != S_IFREG || status.st_size > 0
+        }
+    }
 
     func entries(_ folder: String, limit: Int) throws(Fault) -> [String] {
         let place = folder.isEmpty ? path : "\(path)/\(folder)"
