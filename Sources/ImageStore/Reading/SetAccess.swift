@@ -73,16 +73,21 @@ enum SetAccess {
         if found.header != nil { return found }
         if let unknown { throw unknown }
         let names = try store.topLevelNames(limit: 64)
-        if any || names.contains(ObjectName.points) || names.contains(ObjectName.packs) {
+        // The headers come before everything else: what refers to a set, or holds its content, is not begun anew.
+        var isSet = any
+        for folder in [ObjectName.points, ObjectName.packs] where !isSet {
+            for place in [folder, ObjectName.copy(of: folder)] where !isSet { isSet = try !store.list(place).isEmpty }
+        }
+        if isSet {
             found.header = try rescue(store)
-            if found.header == nil, any || names.contains(ObjectName.points) {
+            guard found.header != nil else {
                 throw Fault(
                     .setDamaged,
                     what: "The set's headers \(ObjectName.headers.joined(separator: " and ")) are damaged or "
                         + "missing, and no recovery point or pack holds a sound copy.", place: store.name,
                     remedy: "Put one of them back from another copy of the set.")
             }
-            if found.header != nil { return found }
+            return found
         }
         let foreign = names.filter { !harmless.contains($0) }
         guard foreign.isEmpty else {
