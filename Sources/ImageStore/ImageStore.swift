@@ -14,6 +14,7 @@
 /// - ``SetRepair`` puts back what damaged files held: from second copies, and from the parity inside packs.
 /// - ``SetReader`` lists, opens and verifies. A ``PointStream`` is read here and there, or from front to back through a
 ///   ``PieceCursor`` by any number of threads, each with a ``PieceDecoder``.
+/// - ``SetKeeper`` removes points and reclaims the space nothing needs any more.
 ///
 /// Promised: a point exists only after everything it refers to is durable; nothing finished is ever changed; every byte
 /// handed out was compared with its hash after decompression; a damaged frame costs that frame and no more; whatever a
