@@ -154,7 +154,6 @@ final class ModelWorld {
         options.garbagePercent = Int.random(in: 1...60, using: &random)
         options.leastGarbage = .kibibytes(UInt64.random(in: 0...64, using: &random))
         options.packSize = .mebibytes(1)
-        let wasWhole = try set.isWhole()
         var freed = ""
         let result = try attempt(
             set, "prune",
@@ -167,7 +166,6 @@ final class ModelWorld {
         }
         // Its announcement stands for a day.
         if result.killed { set.mayBeBusy = true }
-        if result.fault == nil, wasWhole { set.isUntidy = false }
         if Bool.random(using: &random) {
             set.place.pass(hours: 25)
             set.mayBeBusy = false
