@@ -18,6 +18,27 @@ enum MapProblem: Error {
     static func damaged(_ reason: String) -> MapProblem { .whole(reason, .damaged) }
 }
 
+extension VolumeMap {
+    /// The map `read` makes; the volume whole where it gives up. Throws what cannot be read, and an interruption.
+    static func made(
+        of volume: any BlockSource, _ identity: Identity, _ read: (inout VolumeMap) throws(MapProblem) -> Void
+    ) throws(Fault) -> VolumeMap {
+        var result = VolumeMap(identity: identity, whole: volume.length)
+        do throws(MapProblem) {
+            try read(&result)
+            return result
+        } catch {
+            switch error {
+            case .fault(let fault): throw fault
+            case .whole(let reason, let state):
+                result.used = ExtentList(Extent(from: .zero, to: volume.length))
+                result.states.removeAll { $0 == .clean }
+                return result.whole(because: reason, state)
+            }
+        }
+    }
+}
+
 /// A structure read from a volume. A field outside of it is damage, told with the structure's name.
 struct Fields: Sendable {
     /// What to call it, in the middle of a sentence: `MFT record 6`.

@@ -78,9 +78,9 @@ private final class CutDisk {
               -in /dev/zero 2>/dev/null < /dev/null | head -c $2 || true; }
             random 1 9M > old.img; truncate -s 16M old.img; cp old.img new.img
             random 2 6M | dd of=new.img bs=1M seek=4 conv=notrunc status=none
-            mkdir root; "$2" --quiet backup old.img --to root/set --name first
+            mkdir stick; "$2" --quiet backup old.img --to stick/set --name first
             """, [state, stage.program])
-        return (state + "/old.img", state + "/new.img", state + "/root/set")
+        return (state + "/old.img", state + "/new.img", state + "/stick/set")
     }
 
     private static func shell(_ script: String, _ arguments: [String]) throws(Fault) {

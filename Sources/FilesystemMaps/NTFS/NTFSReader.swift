@@ -21,19 +21,7 @@ enum NTFSReader {
     private static let batch = 1 << 20
 
     @Sendable static func map(_ volume: any BlockSource, _ identity: Identity) throws(Fault) -> VolumeMap {
-        var result = VolumeMap(identity: identity, whole: volume.length)
-        do throws(MapProblem) {
-            try map(volume, into: &result)
-            return result
-        } catch {
-            switch error {
-            case .fault(let fault): throw fault
-            case .whole(let reason, let state):
-                result.used = ExtentList(Extent(from: .zero, to: volume.length))
-                result.states.removeAll { $0 == .clean }
-                return result.whole(because: reason, state)
-            }
-        }
+        try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in try map(volume, into: &result) }
     }
 
     /// What libblkid does not recognise because a first copy is damaged: a volume whose first sector still has NTFS's

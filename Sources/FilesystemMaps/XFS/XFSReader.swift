@@ -16,18 +16,7 @@ import MachineModel
 /// to date.
 enum XFSReader {
     @Sendable static func map(_ volume: any BlockSource, _ identity: Identity) throws(Fault) -> VolumeMap {
-        var result = VolumeMap(identity: identity, whole: volume.length)
-        do throws(MapProblem) {
-            try map(volume, into: &result)
-            return result
-        } catch {
-            switch error {
-            case .fault(let fault): throw fault
-            case .whole(let reason, let state):
-                result.used = ExtentList(Extent(from: .zero, to: volume.length))
-                return result.whole(because: reason, state)
-            }
-        }
+        try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in try map(volume, into: &result) }
     }
 
     /// What libblkid does not recognise: a volume that begins with XFS's magic and has a sound copy of the superblock.

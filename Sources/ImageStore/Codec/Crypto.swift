@@ -60,6 +60,7 @@ enum Crypto {
 /// AES-GCM (NIST SP 800-38D) with 96-bit nonces and 128-bit tags under one key. One per thread.
 @safe final class GCM {
     private let context: OpaquePointer
+    // Looked up once and never changed; OpenSSL's ciphers may be used by all threads.
     nonisolated(unsafe) private static let aes256: OpaquePointer? = unsafe EVP_CIPHER_fetch(nil, "AES-256-GCM", nil)
     nonisolated(unsafe) private static let aes128: OpaquePointer? = unsafe EVP_CIPHER_fetch(nil, "AES-128-GCM", nil)
 

@@ -13,7 +13,8 @@ import Findings
     private let keyed: (inner: OpaquePointer, outer: OpaquePointer)?
     /// HMAC's inner key, a block of 64 bytes; nil without a key.
     private let innerKey: Secret?
-    /// The function is looked up once: OpenSSL 3 otherwise searches its providers at every start.
+    /// The function is looked up once: OpenSSL 3 otherwise searches its providers at every start. It never
+    /// changes, and may be used by all threads.
     nonisolated(unsafe) private static let function: OpaquePointer? = unsafe EVP_MD_fetch(nil, "SHA256", nil)
 
     /// Without keys, ids are plain SHA-256.

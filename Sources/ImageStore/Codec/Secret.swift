@@ -10,7 +10,7 @@ import Glibc
 /// They lie in pages of their own that are locked into memory where the system allows it, and are wiped when the last
 /// holder lets go. There is no description, no encoding and no comparison that ends early.
 @safe public final class Secret: @unchecked Sendable {
-    // Written once while it is made.
+    // Written while it is made, by one thread; only read after that.
     private let base: UnsafeMutableRawPointer
     /// Number of bytes.
     public let count: Int

@@ -1,6 +1,7 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+import BinaryFields
 import CZstd
 import Findings
 
@@ -88,6 +89,27 @@ public enum Compression: Hashable, Sendable {
         let count = unsafe ZSTD_decompressDCtx(
             context, plain.baseAddress, plain.count, stored.baseAddress, stored.count)
         return ZSTD_isError(count) == 0 && count == plain.count
+    }
+}
+
+extension Decompressor {
+    /// The plain body of an object as it was stored, of which `plainLength` was bounded by its header. Throws
+    /// `set.damaged` naming byte `offset` of `place`.
+    static func body(
+        _ stored: [UInt8], compression: UInt8, plainLength: Int, place: String, at offset: UInt64
+    ) throws(Fault) -> [UInt8] {
+        guard compression == StoredID.zstandard else { return stored }
+        var body = [UInt8](repeating: 0, count: plainLength)
+        let decompressor = try Decompressor()
+        let sound = unsafe stored.withUnsafeBytes { source in
+            unsafe body.withUnsafeMutableBytes { unsafe decompressor.decompress(source, into: $0) }
+        }
+        guard sound else {
+            throw PackStructure.damaged(
+                place, at: offset,
+                .invalid(field: "body", at: 0, seen: "damaged data", expected: "\(plainLength) bytes, compressed"))
+        }
+        return body
     }
 }
 

@@ -148,6 +148,7 @@ public final class PointStream: Sendable {
         }
     }
 
+    /// The caller's buffer, handed through a lock that runs its body before it returns.
     @safe private struct UncheckedPointer: @unchecked Sendable {
         let base: UnsafeMutableRawPointer
         init(_ base: UnsafeMutableRawPointer) { unsafe self.base = base }

@@ -206,21 +206,9 @@ public final class SetReader: Sendable {
             }
             stored = opened
         }
-        var body = stored
-        if header.compression == StoredID.zstandard {
-            body = [UInt8](repeating: 0, count: header.plainLength)
-            let decompressor = try Decompressor()
-            let sound = unsafe stored.withUnsafeBytes { source in
-                unsafe body.withUnsafeMutableBytes { unsafe decompressor.decompress(source, into: $0) }
-            }
-            guard sound else {
-                throw PackStructure.damaged(
-                    place, at: UInt64(PointFile.headerSize),
-                    .invalid(
-                        field: "body", at: 0, seen: "damaged data", expected: "\(header.plainLength) bytes, compressed")
-                )
-            }
-        }
+        let body = try Decompressor.body(
+            stored, compression: header.compression, plainLength: header.plainLength, place: place,
+            at: UInt64(PointFile.headerSize))
         let hash = try Hasher256(keys).id(body)
         do throws(FieldError) {
             guard hash == header.root else {

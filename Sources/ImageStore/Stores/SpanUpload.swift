@@ -281,7 +281,8 @@ final class SpanUpload: ObjectUpload {
 
     func abandon() { part.withLock { $0.upload }.abandon() }
 
-    /// A lock that many may share or one may have alone.
+    /// A lock that many may share or one may have alone: a POSIX lock, made to be used by all threads, at an address that
+    /// does not change.
     @safe private final class Gate: @unchecked Sendable {
         private let lock = UnsafeMutablePointer<pthread_rwlock_t>.allocate(capacity: 1)
         init() { _ = unsafe pthread_rwlock_init(lock, nil) }

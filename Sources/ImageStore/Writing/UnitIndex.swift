@@ -116,7 +116,8 @@ final class UnitIndex: Sendable {
 }
 
 /// An open-addressing table of prefixes and places, in memory asked from the kernel directly, so that what growing gives
-/// back is really given back. Not safe for two threads at once.
+/// back is really given back. Not safe for two threads at once: each table lies in the lock of its shard, and its memory has
+/// no other owner, so that it may go from thread to thread.
 @safe private struct PrefixTable: ~Copyable, @unchecked Sendable {
     struct Slot: BitwiseCopyable {
         var prefix: UInt64
