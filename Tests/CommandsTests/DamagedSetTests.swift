@@ -159,7 +159,7 @@ struct DamagedSetTests {
             pack=$(find protected -type f -printf '%s %p\\n' | sort -n | tail -1 | cut -d' ' -f2)
             dd if=/dev/zero of=$pack bs=4096 seek=500 count=60 conv=notrunc status=none
             truncate -s -300 $pack
-            for file in protected/set.a protected/points/*.point; do printf X | dd of=$file bs=1 seek=40 conv=notrunc status=none; done
+            for file in protected/set.a protected/points/*.point; do printf damage | dd of=$file bs=1 seek=40 conv=notrunc status=none; done
             """
         try scratch.sh(damage)
         #expect(try Program.run("verify", protected).status == 5)

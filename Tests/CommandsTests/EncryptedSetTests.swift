@@ -73,7 +73,8 @@ struct EncryptedSetTests {
     @Test func aDamagedSlotIsNotAWrongPassphrase() throws {
         #expect(try backup().status == 0)
         try scratch.sh(
-            "for f in $(find set -name '*.key'); do printf x | dd of=$f bs=1 seek=120 conv=notrunc status=none; done")
+            "for f in $(find set -name '*.key'); do printf damage | dd of=$f bs=1 seek=120 conv=notrunc status=none; done"
+        )
         try Program.mustFail(
             ["points", set, "--passphrase-file", scratch.path + "/pass"], status: 5, code: "set.damaged",
             saying: ["key slots"])

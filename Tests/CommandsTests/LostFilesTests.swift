@@ -169,7 +169,8 @@ struct LostFilesTests {
         }
         #expect(try Program.run("verify", closed).status == 6, "everything needs the key")
         try scratch.sh(
-            "f=$(ls -S closed/packs/*/*.pack | head -1); printf X | dd of=$f bs=1 seek=300000 conv=notrunc status=none")
+            "f=$(ls -S closed/packs/*/*.pack | head -1); printf damage | dd of=$f bs=1 seek=300000 conv=notrunc status=none"
+        )
         let run = try Program.run("verify", closed, "--stored")
         #expect(run.status == 5 && run.out.contains("with the key only"), "\(run.out)")
         let open = try Program.run("verify", closed, "--stored", "--passphrase-file", secret)
