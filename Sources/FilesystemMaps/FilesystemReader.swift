@@ -22,6 +22,16 @@ struct FilesystemReader: Sendable {
         FilesystemReader(kinds: [.fat], read: FATReader.map),
         FilesystemReader(kinds: [.ntfs], read: NTFSReader.map, recognise: NTFSReader.recognise),
         FilesystemReader(kinds: [.xfs], read: XFSReader.map, recognise: XFSReader.recognise),
+        FilesystemReader(kinds: [.btrfs], read: BtrfsReader.map, recognise: BtrfsReader.recognise),
+        FilesystemReader(kinds: [.exFAT], read: ExFATReader.map, recognise: ExFATReader.recognise),
+        FilesystemReader(kinds: [.f2fs], read: F2FSReader.map, recognise: F2FSReader.recognise),
         FilesystemReader(kinds: [.swap, ContentKind(rawValue: "swsuspend")], read: SwapReader.map),
     ]
+}
+
+/// Kinds by libblkid's names.
+extension ContentKind {
+    static let btrfs = ContentKind(rawValue: "btrfs")
+    static let f2fs = ContentKind(rawValue: "f2fs")
+    static let exFAT = ContentKind(rawValue: "exfat")
 }
