@@ -54,6 +54,17 @@ let canMountBtrfs: Bool = {
         "mkfs.btrfs -q \"$1/probe.img\" && mkdir \"$1/mnt\" && mount -o loop \"$1/probe.img\" \"$1/mnt\" && umount \"$1/mnt\""
     return !image.isEmpty && (try? shell.check(["-c", script, "probe", folder.path])) != nil
 }()
+let mkexfat = Tool("mkfs.exfat", package: "exfatprogs")
+let fsckexfat = Tool("fsck.exfat", package: "exfatprogs")
+/// Whether exFAT can be filled here, without a driver in the kernel.
+let canMountExFAT: Bool = {
+    let device = unsafe access("/dev/fuse", R_OK | W_OK)
+    return device == 0 && geteuid() == 0
+        && [mkexfat, fsckexfat, Tool("mount.exfat-fuse", package: "exfat-fuse")].allSatisfy { $0.path != nil }
+}()
+let mkf2fs = Tool("mkfs.f2fs", package: "f2fs-tools")
+let fsckf2fs = Tool("fsck.f2fs", package: "f2fs-tools")
+let sloadf2fs = Tool("sload.f2fs", package: "f2fs-tools")
 let shell = Tool("sh", package: "dash")
 
 /// A folder that goes away with the value.
