@@ -41,8 +41,7 @@ enum F2FSReader {
                 "The filesystem (\(superblock.size)) is larger than the volume (\(volume.length)): its end is missing.")
         }
         let (checkpoint, isAlone) = try F2FSCheckpoint.newest(volume, superblock)
-        // A pack that mkfs.f2fs did not write, or one that a stop left unfinished; or a newer one that was damaged.
-        guard !isAlone || checkpoint.version <= 1 else {
+        guard !isAlone else {
             throw .damaged("One of its two checkpoints is damaged: it may have been the newer one.")
         }
         try checkpoint.requireClean(volume, superblock)
