@@ -25,13 +25,16 @@ struct FilesystemReader: Sendable {
         FilesystemReader(kinds: [.btrfs], read: BtrfsReader.map, recognise: BtrfsReader.recognise),
         FilesystemReader(kinds: [.exFAT], read: ExFATReader.map, recognise: ExFATReader.recognise),
         FilesystemReader(kinds: [.f2fs], read: F2FSReader.map, recognise: F2FSReader.recognise),
+        FilesystemReader(kinds: [.hfsPlus], read: HFSPlusReader.map),
         FilesystemReader(kinds: [.swap, ContentKind(rawValue: "swsuspend")], read: SwapReader.map),
+        FilesystemReader(kinds: WholeReader.kinds, read: WholeReader.map),
     ]
 }
 
 /// Kinds by libblkid's names.
 extension ContentKind {
     static let btrfs = ContentKind(rawValue: "btrfs")
+    static let hfsPlus = ContentKind(rawValue: "hfsplus")
     static let f2fs = ContentKind(rawValue: "f2fs")
     static let exFAT = ContentKind(rawValue: "exfat")
 }

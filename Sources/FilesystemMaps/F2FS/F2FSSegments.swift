@@ -115,7 +115,7 @@ struct F2FSSegments {
                 }
                 sum += entry.valid
                 // The highest bit of a byte comes first.
-                for byte in entry.map { maps.append(F2FSSegments.mirrored(byte)) }
+                for byte in entry.map { maps.append(BitRuns.mirrored(byte)) }
             }
             bits.add(unsafe maps.span.bytes, found)
             first += count
@@ -125,13 +125,5 @@ struct F2FSSegments {
             throw .damaged(
                 "Its segments have \(sum) valid blocks, its checkpoint says \(checkpoint.validBlocks).")
         }
-    }
-
-    /// A byte with its bits in the other order.
-    static func mirrored(_ byte: UInt8) -> UInt8 {
-        var value = byte
-        value = value >> 4 | value << 4
-        value = (value & 0xCC) >> 2 | (value & 0x33) << 2
-        return (value & 0xAA) >> 1 | (value & 0x55) << 1
     }
 }
