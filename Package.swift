@@ -82,8 +82,8 @@ let package = Package(
         room(
             "FilesystemMaps",
             [
-                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Threads", "CBlkid", "CExt2Glue",
-                "CLinux",
+                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Threads", "CBlkid", "CCrypto",
+                "CExt2Glue", "CLinux",
             ]),
         room(
             "DiskSurvey",

@@ -45,6 +45,13 @@ struct BitRuns {
         open = nil
     }
 
+    /// A byte with its bits in the other order, for bitmaps in which the highest bit comes first.
+    static func mirrored(_ byte: UInt8) -> UInt8 {
+        var value = byte >> 4 | byte << 4
+        value = (value & 0xCC) >> 2 | (value & 0x33) << 2
+        return (value & 0xAA) >> 1 | (value & 0x55) << 1
+    }
+
     private mutating func take(_ word: UInt64, _ valid: UInt64, _ found: (Range<UInt64>) -> Void) {
         let mask: UInt64 = valid == 64 ? .max : (1 << valid) - 1
         var rest = word & mask

@@ -22,6 +22,19 @@ struct FilesystemReader: Sendable {
         FilesystemReader(kinds: [.fat], read: FATReader.map),
         FilesystemReader(kinds: [.ntfs], read: NTFSReader.map, recognise: NTFSReader.recognise),
         FilesystemReader(kinds: [.xfs], read: XFSReader.map, recognise: XFSReader.recognise),
+        FilesystemReader(kinds: [.btrfs], read: BtrfsReader.map, recognise: BtrfsReader.recognise),
+        FilesystemReader(kinds: [.exFAT], read: ExFATReader.map, recognise: ExFATReader.recognise),
+        FilesystemReader(kinds: [.f2fs], read: F2FSReader.map, recognise: F2FSReader.recognise),
+        FilesystemReader(kinds: [.hfsPlus], read: HFSPlusReader.map),
         FilesystemReader(kinds: [.swap, ContentKind(rawValue: "swsuspend")], read: SwapReader.map),
+        FilesystemReader(kinds: WholeReader.kinds, read: WholeReader.map),
     ]
+}
+
+/// Kinds by libblkid's names.
+extension ContentKind {
+    static let btrfs = ContentKind(rawValue: "btrfs")
+    static let hfsPlus = ContentKind(rawValue: "hfsplus")
+    static let f2fs = ContentKind(rawValue: "f2fs")
+    static let exFAT = ContentKind(rawValue: "exfat")
 }

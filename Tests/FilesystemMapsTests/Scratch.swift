@@ -43,6 +43,28 @@ let canMountXFS: Bool = {
         "mkfs.xfs -q \"$1/probe.img\" && mkdir \"$1/mnt\" && mount -o loop \"$1/probe.img\" \"$1/mnt\" && umount \"$1/mnt\""
     return !image.isEmpty && (try? shell.check(["-c", script, "probe", folder.path])) != nil
 }()
+let mkbtrfs = Tool("mkfs.btrfs", package: "btrfs-progs")
+let btrfsTool = Tool("btrfs", package: "btrfs-progs")
+/// Whether Btrfs can be filled here.
+let canMountBtrfs: Bool = {
+    guard geteuid() == 0, mkbtrfs.path != nil, let folder = try? ScratchFolder(),
+        let image = try? folder.file("probe.img", .mebibytes(128))
+    else { return false }
+    let script =
+        "mkfs.btrfs -q \"$1/probe.img\" && mkdir \"$1/mnt\" && mount -o loop \"$1/probe.img\" \"$1/mnt\" && umount \"$1/mnt\""
+    return !image.isEmpty && (try? shell.check(["-c", script, "probe", folder.path])) != nil
+}()
+let mkexfat = Tool("mkfs.exfat", package: "exfatprogs")
+let fsckexfat = Tool("fsck.exfat", package: "exfatprogs")
+/// Whether exFAT can be filled here, without a driver in the kernel.
+let canMountExFAT: Bool = {
+    let device = unsafe access("/dev/fuse", R_OK | W_OK)
+    return device == 0 && geteuid() == 0
+        && [mkexfat, fsckexfat, Tool("mount.exfat-fuse", package: "exfat-fuse")].allSatisfy { $0.path != nil }
+}()
+let mkf2fs = Tool("mkfs.f2fs", package: "f2fs-tools")
+let fsckf2fs = Tool("fsck.f2fs", package: "f2fs-tools")
+let sloadf2fs = Tool("sload.f2fs", package: "f2fs-tools")
 let shell = Tool("sh", package: "dash")
 
 /// A folder that goes away with the value.
@@ -98,10 +120,10 @@ func poke(_ path: String, _ offset: UInt64, _ bytes: [UInt8]) throws {
     try disk.finish()
 }
 
-/// A file of the same size in which everything is 0xA5 but what `used` names, which is copied from `source`.
-func restored(_ source: any BlockSource, _ used: ExtentList, to path: String) throws {
+/// A file of the same size in which everything is `garbage` but what `used` names, which is copied from `source`.
+func restored(_ source: any BlockSource, _ used: ExtentList, to path: String, garbage byte: UInt8 = 0xA5) throws {
     let disk = try WritableDisk(claiming: path)
-    let garbage = [UInt8](repeating: 0xA5, count: 1 << 20)
+    let garbage = [UInt8](repeating: byte, count: 1 << 20)
     func each(_ extent: Extent, _ body: (ByteCount, Int) throws -> Void) throws {
         var position = extent.start
         while position < extent.end {
