@@ -99,8 +99,16 @@ public protocol ObjectHandle: AnyObject, Sendable {
 public protocol ObjectLeftover: ObjectHandle {
     /// What to call it in messages.
     var name: String { get }
-    /// Removes it.
+    /// Names of finished objects that may lie in the same place of the medium, as a power cut between the two halves of a
+    /// rename leaves it on FAT: removing it would destroy them.
+    func sharers() throws(Fault) -> [String]
+    /// Removes it. Its room is free when this returns.
     func remove() throws(Fault)
+}
+
+extension ObjectLeftover {
+    /// None, but where the store knows better.
+    public func sharers() throws(Fault) -> [String] { [] }
 }
 
 extension ObjectHandle {

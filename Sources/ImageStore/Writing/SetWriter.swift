@@ -183,11 +183,23 @@ public final class SetWriter: Sendable {
         lists = PackWriter(
             store: store, set: set, kind: .lists, limit: min(limit, options.listSize?.int ?? limit),
             twice: SafetyRules.keep(.secondCopies), packs: packs)
-        for finding in try SetWriter.load(store, set, packs, index, pages) { events(.finding(finding)) }
+        // Before the packs: one whose place another file has too is not built upon.
+        var shared: Set<String> = []
+        var left: [any ObjectLeftover] = []
+        for leftover in try store.leftovers() {
+            let names = try leftover.sharers()
+            guard !names.isEmpty else {
+                left.append(leftover)
+                continue
+            }
+            shared.formUnion(names)
+            events(.finding(SetWriter.sharedPlace(leftover.name, names, "\(store.name)/\(leftover.name)")))
+        }
+        for finding in try SetWriter.load(store, set, packs, index, pages, shared) { events(.finding(finding)) }
         try SetWriter.mendPoints(store, keys)
         if set.isEncrypted { try KeySlots(store, set).mend(store) }
         try SetWriter.mendMoves(store, set)
-        try takeOver(events)
+        try takeOver(left, events)
     }
 
     /// The set's id: 32 hexadecimal digits.
@@ -419,7 +431,8 @@ public final class SetWriter: Sendable {
     /// Reads the footers of all packs. A pack whose structure is damaged or cannot be read is not built upon: what it holds
     /// is stored again, which heals the set for new points.
     private static func load(
-        _ store: any ObjectStore, _ set: SetHeader, _ packs: PackTable, _ index: UnitIndex, _ pages: UnitIndex
+        _ store: any ObjectStore, _ set: SetHeader, _ packs: PackTable, _ index: UnitIndex, _ pages: UnitIndex,
+        _ shared: Set<String>
     ) throws(Fault) -> [Finding] {
         let hasher = try Hasher256()
         var findings: [Finding] = []
@@ -428,7 +441,7 @@ public final class SetWriter: Sendable {
         let copies = Set(try store.list(ObjectName.copy(of: ObjectName.packs)).map(\.name))
         for object in try store.list(ObjectName.packs).sorted(by: { $0.name < $1.name }) {
             // A pack that is about to be removed is not built upon.
-            guard let id = ObjectName.id(object.name, suffix: ".pack"),
+            guard let id = ObjectName.id(object.name, suffix: ".pack"), !shared.contains(object.name),
                 !gone.contains(id) || !SafetyRules.keep(.tombstones)
             else { continue }
             do throws(Fault) {
@@ -457,8 +470,8 @@ public final class SetWriter: Sendable {
     }
 
     /// Moves the sound frames of unfinished packs into this run's packs.
-    private func takeOver(_ events: EventHandler) throws(Fault) {
-        for leftover in try store.leftovers() {
+    private func takeOver(_ leftovers: [any ObjectLeftover], _ events: EventHandler) throws(Fault) {
+        for leftover in leftovers {
             if leftover.size.bytes > UInt64(PackHeader.size), leftover.size.bytes <= 0xFFFF_FFFF,
                 let head = try? leftover.bytes(at: .zero, count: PackHeader.size),
                 let header = try? unsafe PackHeader(head.span.bytes), header.set == set, header.kind == .data
