@@ -497,7 +497,7 @@ private final class Pruner {
                 guard try copy(pack, to: writer, decoder, buffer, &moved, &done, total) else {
                     pack.isSpoiled = true
                     writer.abandon()
-                    discard(try writer.finish(hasher))
+                    try takeBack(writer.finish(hasher), &written)
                     return
                 }
             }
@@ -571,11 +571,20 @@ private final class Pruner {
         return true
     }
 
+    /// Marks new packs that are not to be used. A backup may refer to them already: a later run looks whether one does.
     private func discard(_ packs: [PackWriter.Sealed]) {
-        for pack in packs {
-            let name = ObjectName.pack(pack.reference.id)
-            for name in [ObjectName.copy(of: name), name] { try? store.delete(name) }
+        for pack in packs { try? store.put(ObjectName.tombstone(pack.reference.id), []) }
+    }
+
+    /// Removes new packs that are of no use, as all others are removed.
+    private func takeBack(_ packs: [PackWriter.Sealed], _ written: inout UInt64) throws(Fault) {
+        var condemned: [PackLiveness] = []
+        for sealed in packs {
+            guard let pack = try pack(sealed.reference.id) else { continue }
+            written += pack.size
+            if try condemn(pack) { condemned.append(pack) }
         }
+        try remove(condemned) { (_) in }
     }
 
     /// Compares new packs, as the medium gives them back, with the hashes made before they were written.

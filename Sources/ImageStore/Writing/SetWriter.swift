@@ -297,12 +297,10 @@ public final class SetWriter: Sendable {
             }
             let finished = try data.finish(hasher) + lists.finish(hasher)
             if readBack, SafetyRules.keep(.readBack) {
-                do throws(Fault) {
-                    try self.readBack(finished, threads: threads, events: events)
-                } catch {
-                    // The next run must not build upon what this medium, or this machine's memory, got wrong.
-                    if error.code != .interrupted { remove(finished) }
-                    throw error
+                let outcome = try self.readBack(finished, threads: threads, events: events)
+                if let fault = outcome.fault {
+                    condemn(outcome.wrong)
+                    throw fault
                 }
             }
             let references = try self.references()
@@ -562,15 +560,29 @@ public final class SetWriter: Sendable {
         return (try reader().points().points.map { $0.number }.max() ?? 0) + 1
     }
 
-    private func remove(_ finished: [PackWriter.Sealed]) {
-        for pack in finished {
-            let name = ObjectName.pack(pack.reference.id)
-            for name in [name, ObjectName.copy(of: name)] { try? store.delete(name) }
+    /// Marks packs that this medium, or this machine's memory, got wrong: no later run builds upon them. They are not
+    /// removed, since others saw them as soon as they were sealed and may refer to them; that is left to who reclaims space.
+    private func condemn(_ packs: Set<ObjectID>) {
+        for id in packs.sorted() { try? store.put(ObjectName.tombstone(id), []) }
+    }
+
+    private struct ReadBack {
+        /// The first thing that was wrong.
+        var fault: Fault?
+        /// Packs that are not what was written, or cannot be read.
+        var wrong: Set<ObjectID> = []
+
+        mutating func note(_ fault: Fault, _ pack: ObjectID) {
+            self.fault = self.fault ?? fault
+            wrong.insert(pack)
         }
     }
 
-    /// Reads what was written from the medium and compares it with the hashes made before writing.
-    private func readBack(_ finished: [PackWriter.Sealed], threads: Int, events: EventHandler?) throws(Fault) {
+    /// Reads all that was written from the medium and compares it with the hashes made before writing. Throws
+    /// `interrupted`.
+    private func readBack(
+        _ finished: [PackWriter.Sealed], threads: Int, events: EventHandler?
+    ) throws(Fault) -> ReadBack {
         struct Task {
             var id: ObjectID
             var isCopy: Bool
@@ -583,34 +595,30 @@ public final class SetWriter: Sendable {
         let shelf = PackShelf(store: store, set: set)
         var tasks: [Task] = []
         var total: UInt64 = 0
+        let outcome = Mutex(ReadBack())
         for pack in finished {
             let name = ObjectName.pack(pack.reference.id)
-            // Lists are written twice.
-            let known = try store.open(ObjectName.copy(of: name)) == nil ? [name] : [name, ObjectName.copy(of: name)]
-            for (index, name) in known.enumerated() {
-                let isCopy = index > 0
-                guard let handle = try store.open(name), handle.size.bytes == pack.reference.size else {
-                    throw store.notKept(name)
+            do throws(Fault) {
+                // Lists are written twice.
+                let known =
+                    try store.open(ObjectName.copy(of: name)) == nil ? [name] : [name, ObjectName.copy(of: name)]
+                for (index, name) in known.enumerated() {
+                    let isCopy = index > 0
+                    // The footer is small: it is checked here, with the trailer.
+                    try checkStructure(pack.reference, name)
+                    for (index, hash) in pack.segments.enumerated() {
+                        let offset = index * PackFooter.segmentSize
+                        let count = min(PackFooter.segmentSize, pack.footerOffset - offset)
+                        tasks.append(
+                            Task(
+                                id: pack.reference.id, isCopy: isCopy, name: name, offset: UInt64(offset),
+                                count: count, hash: hash))
+                        total += UInt64(count)
+                    }
                 }
-                handle.dropCaches()
-                // The footer is small: it is checked here, with the trailer.
-                let hasher = try Hasher256()
-                do throws(Fault) {
-                    let structure = try PackStructure.read(
-                        handle, name: name, id: pack.reference.id, set: set, hasher: hasher)
-                    guard structure.footer.digest == pack.reference.footer else { throw store.notKept(name) }
-                } catch {
-                    throw error.code == .storeFailed ? error : store.notKept(name)
-                }
-                for (index, hash) in pack.segments.enumerated() {
-                    let offset = index * PackFooter.segmentSize
-                    let count = min(PackFooter.segmentSize, pack.footerOffset - offset)
-                    tasks.append(
-                        Task(
-                            id: pack.reference.id, isCopy: isCopy, name: name, offset: UInt64(offset), count: count,
-                            hash: hash))
-                    total += UInt64(count)
-                }
+            } catch {
+                guard error.code != .interrupted else { throw error }
+                outcome.withLock { $0.note(error, pack.reference.id) }
             }
         }
         let work = tasks
@@ -625,13 +633,31 @@ public final class SetWriter: Sendable {
                 let number = share.next.add(1, ordering: .relaxed).oldValue
                 guard number < work.count else { return }
                 let task = work[number]
-                try shelf.pack(task.id, copy: task.isCopy).read(at: task.offset, task.count, into: buffer)
-                guard try unsafe hasher.segment(buffer.bytes(0..<task.count)) == task.hash else {
-                    throw store.notKept(task.name)
+                guard !outcome.withLock({ $0.wrong.contains(task.id) }) else { continue }
+                do throws(Fault) {
+                    try shelf.pack(task.id, copy: task.isCopy).read(at: task.offset, task.count, into: buffer)
+                    guard try unsafe hasher.segment(buffer.bytes(0..<task.count)) == task.hash else {
+                        throw store.notKept(task.name)
+                    }
+                } catch {
+                    guard error.code != .interrupted else { throw error }
+                    outcome.withLock { $0.note(error, task.id) }
                 }
                 let sum = share.done.add(UInt64(task.count), ordering: .relaxed).newValue
                 events?(.progress(Progress(phase: "reading back", done: ByteCount(sum), total: all)))
             }
+        }
+        return outcome.withLock { $0 }
+    }
+
+    private func checkStructure(_ pack: PackReference, _ name: String) throws(Fault) {
+        guard let handle = try store.open(name), handle.size.bytes == pack.size else { throw store.notKept(name) }
+        handle.dropCaches()
+        do throws(Fault) {
+            let structure = try PackStructure.read(handle, name: name, id: pack.id, set: set, hasher: Hasher256())
+            guard structure.footer.digest == pack.footer else { throw store.notKept(name) }
+        } catch {
+            throw error.code == .storeFailed ? error : store.notKept(name)
         }
     }
 
