@@ -382,7 +382,12 @@ private final class Pruner {
         return false
     }
 
+    /// Takes the tombstone of a pack that is needed away; of a damaged one it stays, so that no backup builds upon it.
     private func pardon(_ pack: PackLiveness) throws(Fault) {
+        if try isDamaged(pack.id) {
+            keep(pack, "points need what is sound in it, and it is damaged: no backup builds upon it")
+            return
+        }
         try store.delete(ObjectName.tombstone(pack.id))
         tombstones.remove(pack.id)
     }
@@ -419,6 +424,16 @@ private final class Pruner {
                 done(description)
             }
         }
+    }
+
+    /// Whether every copy of the pack is damaged. Reads all of it.
+    private func isDamaged(_ id: ObjectID) throws(Fault) -> Bool {
+        events?(.step("reading \(ObjectName.pack(id)), which is marked and needed"))
+        for name in [ObjectName.pack(id), ObjectName.copy(of: ObjectName.pack(id))] {
+            guard let handle = try store.open(name) else { continue }
+            if try PackRepair(store, set, name: name, id: id, reference: nil).problem(handle) == nil { return false }
+        }
+        return true
     }
 
     private func delete(_ pack: PackLiveness) throws(Fault) {
