@@ -120,6 +120,48 @@ import Testing
         #expect(try SetReader(store).verify(.full, points: [third.id]).isSound)
     }
 
+    /// Another writer opens the set between the two copies of a pack of lists, and mends what is not missing.
+    @Test(arguments: [false, true]) func twoWritersOfOneSecondCopyDoNotDisturbEachOther(mender: Bool) throws {
+        let store = MemoryStore()
+        let isDue = Atomic<Bool>(true)
+        let inner = Mutex<String>("not run")
+        store.interceptor = { operation in
+            // The first writer is about to seal the copy; or the second is, when it mends.
+            guard case .seal(let name) = operation, name.hasPrefix("copies/packs/"),
+                isDue.exchange(false, ordering: .relaxed)
+            else { return }
+            do {
+                if mender {
+                    store.objects[name] = store.objects[String(name.dropFirst("copies/".utf8.count))]
+                } else {
+                    let writer = try SetWriter(store)
+                    defer { writer.abandon() }
+                    try Sample.fill(writer, [(Self.content, nil)])
+                    _ = try writer.commit(Sample.facts("inner"))
+                }
+                inner.withLock { $0 = "done" }
+            } catch { inner.withLock { $0 = "\(error)" } }
+        }
+        if mender {
+            try Sample.backup([(Self.content, nil)], to: store)
+            for name in store.objects.keys where name.hasPrefix("copies/packs/") { try store.delete(name) }
+            isDue.store(true, ordering: .relaxed)
+            let findings = Mutex<[Finding]>([])
+            let writer = try SetWriter(store) { event in
+                if case .finding(let finding) = event { findings.withLock { $0.append(finding) } }
+            }
+            writer.abandon()
+            #expect(findings.withLock { $0 }.isEmpty)
+        } else {
+            try Sample.backup([(Self.content, nil)], to: store)
+        }
+        store.interceptor = nil
+        #expect(inner.withLock { $0 } == "done")
+        #expect(try SetReader(store).verify(.full).isSound)
+        let lists = store.objects.filter { $0.key.hasPrefix("packs/") && $0.value[10] == 2 }
+        #expect(lists.keys.allSatisfy { store.objects["copies/" + $0] != nil })
+    }
+
     @Test func withoutReadBackAWrongPackGoesUnnoticed() throws {
         // Shows that it is the read-back that notices, not something else.
         let base = MemoryStore()

@@ -170,6 +170,17 @@ extension ObjectStore {
         }
     }
 
+    /// Seals the second copy `name` of an object, or gives it up when it is there with its size: who opened the set after the
+    /// first copy was sealed, and missed the second, was faster to put it there.
+    func sealCopy(_ upload: any ObjectUpload, as name: String, size: ByteCount) throws(Fault) {
+        do throws(Fault) {
+            try upload.seal(as: name)
+        } catch {
+            guard error.code == .storeFailed, let there = try? open(name), there.size == size else { throw error }
+            upload.abandon()
+        }
+    }
+
     /// The fault for an object that reads back differently from what was written.
     func notKept(_ object: String) -> Fault {
         Fault(

@@ -436,7 +436,6 @@ public final class SetWriter: Sendable {
         var findings: [Finding] = []
         let gone = Set(
             try store.list(ObjectName.tombstones).compactMap { ObjectName.id($0.name, suffix: ".gone") })
-        let copies = Set(try store.list(ObjectName.copy(of: ObjectName.packs)).map(\.name))
         for object in try store.list(ObjectName.packs).sorted(by: { $0.name < $1.name }) {
             // A pack that is about to be removed is not built upon.
             guard let id = ObjectName.id(object.name, suffix: ".pack"), !shared.contains(object.name),
@@ -455,7 +454,8 @@ public final class SetWriter: Sendable {
                     }
                 }
                 let reference = PackReference(id: id, size: handle.size.bytes, footer: pack.footer.digest)
-                if pack.header.kind == .lists, !copies.contains(ObjectName.copy(of: object.name)) {
+                // Asked for by its name, and only now: whoever wrote the pack may be about to write the copy.
+                if pack.header.kind == .lists, try store.open(ObjectName.copy(of: object.name)) == nil {
                     try mendPack(store, object.name, handle, pack.footer, hasher)
                 }
                 packs.set(number, reference)
