@@ -66,6 +66,31 @@ import Testing
         }
     }
 
+    /// Two machines make their first backups into one new place.
+    @Test(arguments: ["set.a", "set.b", "RELIGHT.txt"], [false, true])
+    func whoMakesASetThatAnotherMakesToAddsToIt(moment: String, encrypted: Bool) throws {
+        let store = MemoryStore()
+        let keys = encrypted ? EncryptionTests.ring("pass") : KeyRing.none
+        let options = SetWriter.Options(encryption: encrypted ? NewEncryption(cost: 10) : nil)
+        let isDue = Atomic<Bool>(true)
+        let other = Mutex<String>("not run")
+        store.interceptor = { operation in
+            guard operation == .seal(moment), isDue.exchange(false, ordering: .relaxed) else { return }
+            do {
+                try Sample.backup([(Self.other, nil)], to: store, name: "B", options: options, keys: keys)
+                other.withLock { $0 = "done" }
+            } catch { other.withLock { $0 = "\(error)" } }
+        }
+        try Sample.backup([(Self.content, nil)], to: store, name: "A", options: options, keys: keys)
+        store.interceptor = nil
+        #expect(other.withLock { $0 } == "done")
+        let reader = try SetReader(store, keys: keys)
+        #expect(Set(try reader.points().points.map(\.facts.name)) == ["A", "B"])
+        #expect(try reader.verify(.full).isSound)
+        #expect(store.objects["set.a"] == store.objects["set.b"])
+        #expect(store.objects.keys.count { $0.hasPrefix("keys/") } == (encrypted ? 1 : 0))
+    }
+
     @Test(arguments: ["packs/", "copies/packs/", "points/"])
     func whatIsWrittenWrongIsNoticedBeforeSuccessIsReported(lying: String) throws {
         let base = MemoryStore()

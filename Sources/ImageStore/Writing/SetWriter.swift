@@ -112,61 +112,13 @@ public final class SetWriter: Sendable {
         _ store: any ObjectStore, options: Options = Options(), keys ring: KeyRing = .none, newKeys: KeyRing? = nil,
         events: EventHandler = { _ in }
     ) throws(Fault) {
-        let found = try SetAccess.look(at: store)
-        guard !found.readOnly else {
-            throw Fault(
-                .setVersion, what: "The set has features this program must not write to.", place: store.name,
-                remedy: "Use a newer version of Relight to add to it; this one can read it.")
-        }
-        if let header = found.header, !header.isEncrypted, options.encryption != nil {
-            throw Fault(
-                .unsupported, what: "The set is not encrypted, and what it holds stays readable by anybody.",
-                place: store.name,
-                remedy: "Back up to a new place with --encrypt, or leave the encryption options out.")
-        }
+        let found = try SetWriter.look(store, options)
         try store.prepare()
         // Before the first look at what the set holds.
         announcement = HeldAnnouncement(try store.announce(.writer))
         // Announcements of runs that were killed go away by being looked at.
         _ = try? store.announcements()
-        if let header = found.header {
-            set = header
-            if let replica = options.replica, replica.set == header {
-                keys = replica.keys
-            } else {
-                keys =
-                    header.isEncrypted
-                    ? try SetKeys(
-                        master: KeySlots(store, header).unlock(ring, header, name: store.name), set: header) : nil
-            }
-            for name in found.lostCopies {
-                try store.delete(name)
-                try store.put(name, header.bytes)
-            }
-        } else if let replica = options.replica {
-            // As below: what opens it comes first.
-            for slot in replica.slots { try SetKeyring.put(slot, in: store) }
-            set = replica.set
-            keys = replica.keys
-            for name in ObjectName.headers { try store.put(name, set.bytes) }
-            if try store.open(ObjectName.text) == nil { try store.put(ObjectName.text, SetWriter.explanation(set)) }
-        } else {
-            let unit = options.unitSize.int == 16_384 ? 16_384 : 65_536
-            var header = SetHeader(
-                id: .random(), created: options.time, unitSize: unit,
-                parity: UInt8(min(max(options.parity, 0), Int(SetHeader.maximumParity))))
-            if let encryption = options.encryption {
-                // Its key slot comes first: a set without a header is no set yet.
-                let made = try SetKeyring.make(header, encryption, newKeys ?? ring, in: store, time: options.time)
-                header = made.header
-                keys = try SetKeys(master: made.master, set: header)
-            } else {
-                keys = nil
-            }
-            set = header
-            for name in ObjectName.headers { try store.put(name, set.bytes) }
-            if try store.open(ObjectName.text) == nil { try store.put(ObjectName.text, SetWriter.explanation(set)) }
-        }
+        (set, keys) = try SetWriter.openOrMake(store, found, options, ring, newKeys ?? ring)
         let least = ByteCount.mebibytes(1)
         let most = min(store.maximumObjectSize ?? ByteCount(0xFFFF_FFFF), ByteCount(0xFFFF_FFFF))
         let limit = min(max(options.packSize, least), most).int ?? 1 << 30
