@@ -182,6 +182,19 @@ int relight_rename_new(const char *from, const char *to) {
     return result(renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE));
 }
 
+int relight_first_block(int descriptor, unsigned *block) {
+    int number = 0;
+    int outcome = result(ioctl(descriptor, FIBMAP, &number));
+    *block = (unsigned)number;
+    return outcome;
+}
+
+int relight_is_record_locked(int descriptor) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int outcome = result(fcntl(descriptor, F_OFD_GETLK, &lock));
+    return outcome < 0 ? outcome : lock.l_type != F_UNLCK;
+}
+
 int relight_start_writeback(int descriptor, uint64_t start, uint64_t length) {
     return result(sync_file_range(descriptor, (off_t)start, (off_t)length, SYNC_FILE_RANGE_WRITE));
 }

@@ -16,7 +16,9 @@ struct RepairCommand: ParsableCommand {
             Reads every file of the set and shows which can be repaired, and from what: the parity inside a pack (sets made \
             with `relight backup --protect`), second copies, or what other files say. Nothing is changed without --yes. \
             With it, each damaged file is made again beside the old one, compared with the hashes the set has of it, and \
-            put in its place; that needs as much free space as the largest of them. No key is needed; with the key of an \
+            put in its place; that needs as much free space as the largest of them. A pack that stays damaged is marked: what is \
+            sound in it can be restored, but no backup builds upon it, so that the next backup stores anew what its source \
+            still holds of it; recovery points made before keep their damage. No key is needed; with the key of an \
             encrypted set, missing files are noticed too. Exit code 0 when the set is sound afterwards, else 5.
 
               relight repair /mnt/usb/machines
@@ -43,6 +45,7 @@ struct RepairCommand: ParsableCommand {
                 console.line("  repaired \(RepairCommand.from(item.source)): the bytes are again what they were")
             case .impossible(let why):
                 console.line("  cannot be repaired: \(why)")
+                if item.isCondemned { console.line("  marked: no backup builds upon it any more") }
                 if item.source != nil, !yes { console.line("  a part of it can, \(RepairCommand.from(item.source))") }
             }
         }
@@ -61,6 +64,16 @@ struct RepairCommand: ParsableCommand {
             console.line(
                 "\(RepairCommand.files(report.impossible)) cannot be repaired: put \(report.impossible == 1 ? "it" : "them") "
                     + "back from another copy of the set. `relight verify \(set)` tells what it costs.")
+            let packs = report.items.contains { $0.file.hasSuffix(".pack") && $0.outcome != .repaired }
+            if report.condemned > 0 {
+                console.line(
+                    "No backup builds upon what stays damaged any more: back the sources up again now, and what they still "
+                        + "hold is stored anew. Recovery points made before keep their damage.")
+            } else if packs, !yes {
+                console.line(
+                    "Backups go on building upon what is damaged there until `relight repair \(set) --yes` marks it; a new "
+                        + "backup after that stores anew what the source still holds.")
+            }
         }
         if !report.isSound { throw EarlyExit(code: .damaged) }
     }
@@ -98,6 +111,7 @@ struct RepairCommand: ParsableCommand {
             let file: String
             let size: ByteCount?
             let what: String
+            let condemned: Bool
             let source: String?
             let copy: String?
             let blocks: Int?
@@ -120,7 +134,8 @@ struct RepairCommand: ParsableCommand {
                 var why: String?
                 if case .impossible(let reason) = item.outcome { why = reason }
                 return Item(
-                    file: item.file, size: item.size, what: item.what, source: source, copy: copy, blocks: blocks,
+                    file: item.file, size: item.size, what: item.what, condemned: item.isCondemned, source: source,
+                    copy: copy, blocks: blocks,
                     outcome: item.outcome == .planned ? "planned" : why == nil ? "repaired" : "impossible", why: why)
             }
         }

@@ -103,7 +103,10 @@ struct VerifyCommand: ParsableCommand {
                         : "Damage was found in \(report.damages.count) places: what is listed above cannot be restored from this set."
                 )
             }
-            console.line("`relight repair \(name.set)` shows what can be repaired.")
+            console.line(
+                "`relight repair \(name.set)` shows what can be repaired. Then back the sources up again: after `relight repair "
+                    + "\(name.set) --yes` a backup builds upon nothing that is damaged, and stores anew what its source still "
+                    + "holds.")
             throw EarlyExit(code: .damaged)
         }
     }

@@ -13,6 +13,10 @@ enum SafetyRule: String, CaseIterable, Sendable {
     case renameFlush
     /// A folder is flushed after a file in it was renamed, made or removed.
     case folderFlush
+    /// The folder a file was renamed out of is flushed too: FAT keeps the entry there until then.
+    case temporaryFlush
+    /// An unfinished file that may lie in the same place of the medium as a finished object is left alone.
+    case sharedPlaces
     /// What was written is read back and compared.
     case readBack
     /// Every run that encrypts chooses a random salt of its own.

@@ -4,10 +4,11 @@
 import Findings
 import Geometry
 import Glibc
-import ImageStore
 import Synchronization
 import TestSupport
 import Testing
+
+@testable import ImageStore
 
 /// Media that fail, fill up or lie, and programs that are interrupted.
 @Suite struct FailureTests {
@@ -65,6 +66,31 @@ import Testing
         }
     }
 
+    /// Two machines make their first backups into one new place.
+    @Test(arguments: ["set.a", "set.b", "RELIGHT.txt"], [false, true])
+    func whoMakesASetThatAnotherMakesToAddsToIt(moment: String, encrypted: Bool) throws {
+        let store = MemoryStore()
+        let keys = encrypted ? EncryptionTests.ring("pass") : KeyRing.none
+        let options = SetWriter.Options(encryption: encrypted ? NewEncryption(cost: 10) : nil)
+        let isDue = Atomic<Bool>(true)
+        let other = Mutex<String>("not run")
+        store.interceptor = { operation in
+            guard operation == .seal(moment), isDue.exchange(false, ordering: .relaxed) else { return }
+            do {
+                try Sample.backup([(Self.other, nil)], to: store, name: "B", options: options, keys: keys)
+                other.withLock { $0 = "done" }
+            } catch { other.withLock { $0 = "\(error)" } }
+        }
+        try Sample.backup([(Self.content, nil)], to: store, name: "A", options: options, keys: keys)
+        store.interceptor = nil
+        #expect(other.withLock { $0 } == "done")
+        let reader = try SetReader(store, keys: keys)
+        #expect(Set(try reader.points().points.map(\.facts.name)) == ["A", "B"])
+        #expect(try reader.verify(.full).isSound)
+        #expect(store.objects["set.a"] == store.objects["set.b"])
+        #expect(store.objects.keys.count { $0.hasPrefix("keys/") } == (encrypted ? 1 : 0))
+    }
+
     @Test(arguments: ["packs/", "copies/packs/", "points/"])
     func whatIsWrittenWrongIsNoticedBeforeSuccessIsReported(lying: String) throws {
         let base = MemoryStore()
@@ -74,11 +100,91 @@ import Testing
         #expect(fault?.code == .storeFailed)
         #expect(fault?.what.contains("reads back differently") == true)
         if lying.hasSuffix("packs/") { #expect(try SetReader(base).points().points.isEmpty) }
-        // Nothing wrong is left for the next run to build upon.
+        // The next run builds upon nothing that is wrong, and what is wrong goes away when space is reclaimed.
         let (point, _) = try Sample.backup([(Self.content, nil)], to: base)
         let reader = try SetReader(base)
         #expect(try Sample.restore(reader.point(point.id).streams[0]) == Self.content)
-        #expect(try reader.verify(.full).isSound)
+        #expect(try reader.verify(.full, points: [point.id]).isSound)
+        _ = try SetKeeper(base).prune()
+        #expect(try SetReader(base).verify(.full).isSound)
+        #expect(base.objects.keys.allSatisfy { !$0.hasPrefix("gone/") })
+    }
+
+    /// A finds one of its packs damaged when it reads back; meanwhile B made a point that refers to all of them.
+    @Test func whatOthersBuiltUponMeanwhileIsNotRemovedForOneWrongPack() throws {
+        let store = MemoryStore()
+        var random = Seeded(27)
+        let content = (0..<(3 << 20)).map { _ in UInt8.random(in: 0...255, using: &random) }
+        let options = SetWriter.Options(packSize: .mebibytes(1))
+        let first = try SetWriter(store, options: options)
+        try Sample.fill(first, [(content, nil)])
+        let isDue = Atomic<Bool>(true)
+        let other = Mutex<(id: String, packs: [String])?>(nil)
+        store.interceptor = { operation in
+            guard case .open(let name) = operation, name.hasPrefix("packs/"),
+                isDue.exchange(false, ordering: .relaxed)
+            else { return }
+            let packs = store.objects.keys.filter { $0.hasPrefix("packs/") }.sorted()
+            let second = try? Sample.backup([(content, nil)], to: store, name: "B", options: options)
+            store.objects[packs[1]]?[5000] ^= 1
+            other.withLock { $0 = second.map { ($0.0.id, packs) } }
+        }
+        let fault = #expect(throws: Fault.self) { try first.commit(Sample.facts("A")) }
+        store.interceptor = nil
+        #expect(fault?.what.contains("reads back differently") == true)
+        let (id, packs) = try #require(other.withLock { $0 })
+        #expect(packs.count > 4 && Set(packs).isSubset(of: store.objects.keys))
+        let damages = try SetReader(store).verify(.full, points: [id]).damages
+        #expect(damages.map(\.file) == [packs[1]])
+        // The pack that is wrong is not built upon.
+        #expect(
+            try store.list("gone").map { ObjectName.id($0.name, suffix: ".gone") }
+                == [packs[1]].map { ObjectName.id($0, suffix: ".pack") })
+        let (third, statistics) = try Sample.backup([(content, nil)], to: store, options: options)
+        #expect(statistics.new > .zero && statistics.shared > .mebibytes(1))
+        #expect(try SetReader(store).verify(.full, points: [third.id]).isSound)
+    }
+
+    /// Another writer opens the set between the two copies of a pack of lists, and mends what is not missing.
+    @Test(arguments: [false, true]) func twoWritersOfOneSecondCopyDoNotDisturbEachOther(mender: Bool) throws {
+        let store = MemoryStore()
+        let isDue = Atomic<Bool>(true)
+        let inner = Mutex<String>("not run")
+        store.interceptor = { operation in
+            // The first writer is about to seal the copy; or the second is, when it mends.
+            guard case .seal(let name) = operation, name.hasPrefix("copies/packs/"),
+                isDue.exchange(false, ordering: .relaxed)
+            else { return }
+            do {
+                if mender {
+                    store.objects[name] = store.objects[String(name.dropFirst("copies/".utf8.count))]
+                } else {
+                    let writer = try SetWriter(store)
+                    defer { writer.abandon() }
+                    try Sample.fill(writer, [(Self.content, nil)])
+                    _ = try writer.commit(Sample.facts("inner"))
+                }
+                inner.withLock { $0 = "done" }
+            } catch { inner.withLock { $0 = "\(error)" } }
+        }
+        if mender {
+            try Sample.backup([(Self.content, nil)], to: store)
+            for name in store.objects.keys where name.hasPrefix("copies/packs/") { try store.delete(name) }
+            isDue.store(true, ordering: .relaxed)
+            let findings = Mutex<[Finding]>([])
+            let writer = try SetWriter(store) { event in
+                if case .finding(let finding) = event { findings.withLock { $0.append(finding) } }
+            }
+            writer.abandon()
+            #expect(findings.withLock { $0 }.isEmpty)
+        } else {
+            try Sample.backup([(Self.content, nil)], to: store)
+        }
+        store.interceptor = nil
+        #expect(inner.withLock { $0 } == "done")
+        #expect(try SetReader(store).verify(.full).isSound)
+        let lists = store.objects.filter { $0.key.hasPrefix("packs/") && $0.value[10] == 2 }
+        #expect(lists.keys.allSatisfy { store.objects["copies/" + $0] != nil })
     }
 
     @Test func withoutReadBackAWrongPackGoesUnnoticed() throws {

@@ -51,6 +51,73 @@ import Threads
         }
     }
 
+    /// Damage beyond repair is not handed on to new points, and what is sound beside it stays.
+    @Test(arguments: [false, true]) func aBackupAfterRepairIsSoundAgain(encrypted: Bool) throws {
+        let store = MemoryStore()
+        let keys = encrypted ? EncryptionTests.ring("pass") : KeyRing.none
+        let options = SetWriter.Options(
+            packSize: .mebibytes(1), encryption: encrypted ? NewEncryption(cost: 10) : nil)
+        var random = Seeded(61)
+        let content = (0..<(3 << 20)).map { _ in UInt8.random(in: 0...255, using: &random) }
+        // Its frames lie in the pack that is damaged, too.
+        let part = Array(content[..<300_000])
+        let (first, _) = try Sample.backup([(content, nil)], to: store, name: "first", options: options, keys: keys)
+        let (sound, _) = try Sample.backup([(part, nil)], to: store, name: "sound", options: options, keys: keys)
+        let used = Set(try SetReader(store, keys: keys).point(sound.id).file.packs.map(\.id))
+        let name = try #require(
+            store.objects.keys.filter { name in
+                name.hasPrefix("packs/") && store.objects[name]?[10] == 1
+                    && ObjectName.id(name, suffix: ".pack").map { used.contains($0) } == true
+            }.min())
+        for place in 900_000..<900_004 { store.objects[name]?[place] ^= 0x55 }
+        #expect(try !SetReader(store, keys: keys).verify(.full, points: [first.id]).isComplete)
+
+        // Until then a backup builds upon it.
+        let plan = try Self.report(store, apply: false)
+        #expect(plan.impossible == 1 && plan.condemned == 0 && (try store.list("gone").isEmpty))
+        let report = try Self.report(store)
+        #expect(report.items.map(\.file) == [name] && report.condemned == 1)
+        #expect(try store.list("gone").count == 1)
+        let (again, statistics) = try Sample.backup(
+            [(content, nil)], to: store, name: "again", options: options, keys: keys)
+        #expect(statistics.new > .kibibytes(500) && statistics.shared > .mebibytes(1))
+        #expect(try SetReader(store, keys: keys).verify(.full, points: [again.id]).isSound)
+
+        // Reclaiming space neither takes the mark away nor the sound records.
+        let keeper = try SetKeeper(store, keys: keys)
+        let pruned = try keeper.prune(KeptSet.thorough)
+        #expect(pruned.kept.contains { $0.name == name && $0.reason.contains("damaged") })
+        #expect(store.objects[name] != nil)
+        #expect(try store.list("gone").count == 1)
+        #expect(try SetReader(store, keys: keys).verify(.full, points: [sound.id]).isComplete)
+        let (third, more) = try Sample.backup(
+            [(content, nil)], to: store, name: "third", options: options, keys: keys)
+        #expect(more.new == .zero)
+        #expect(try SetReader(store, keys: keys).verify(.full, points: [third.id]).isSound)
+        // When no point needs it any more it goes.
+        let last = try SetKeeper(store, keys: keys)
+        try last.forget(last.plan(nil, named: [first.id, sound.id]))
+        try _ = SetKeeper(store, keys: keys).prune(KeptSet.thorough)
+        #expect(store.objects[name] == nil)
+        #expect(try store.list("gone").isEmpty)
+        #expect(try SetReader(store, keys: keys).verify(.full).isSound)
+    }
+
+    /// A mark on a pack that was put back whole is taken away.
+    @Test func aPackThatWasPutBackIsBuiltUponAgain() throws {
+        let store = MemoryStore()
+        let content = Sample.content(600_000, seed: 62)
+        try Sample.backup([(content, nil)], to: store)
+        let name = try Self.pack(store.objects, .data)
+        let whole = store.objects[name]
+        store.objects[name]?[5_000] ^= 1
+        #expect(try Self.report(store).condemned == 1)
+        store.objects[name] = whole
+        try _ = SetKeeper(store).prune(KeptSet.thorough)
+        #expect(try store.list("gone").isEmpty)
+        #expect(try Sample.backup([(content, nil)], to: store).1.new == .zero)
+    }
+
     /// Every byte of every file, one at a time: found by verification and by the plan, repaired to the same bytes.
     @Test func everyFlippedByteOfAProtectedSetIsFoundAndRepaired() throws {
         let objects = try Self.objects(20_000, parity: 5, plain: true)

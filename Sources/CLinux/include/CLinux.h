@@ -67,6 +67,12 @@ int relight_open_again_direct(int descriptor);
 
 /// Renames a file without replacing another. 0, or the negated errno; -EINVAL where the filesystem cannot promise it.
 int relight_rename_new(const char *from, const char *to);
+/// The block of its medium at which an open file's content begins (FIBMAP, which takes the right CAP_SYS_RAWIO). 0, or the
+/// negated errno.
+int relight_first_block(int descriptor, unsigned *block);
+/// Whether a lock made with fcntl, as those of a file server's clients are, is held on an open file. 1, 0, or the negated
+/// errno.
+int relight_is_record_locked(int descriptor);
 /// Starts writing a file's dirty pages to the medium and returns at once (sync_file_range). 0, or the negated errno.
 int relight_start_writeback(int descriptor, uint64_t start, uint64_t length);
 /// The filesystem's magic number (statfs f_type). 0, or the negated errno.

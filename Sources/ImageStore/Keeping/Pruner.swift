@@ -382,7 +382,12 @@ private final class Pruner {
         return false
     }
 
+    /// Takes the tombstone of a pack that is needed away; of a damaged one it stays, so that no backup builds upon it.
     private func pardon(_ pack: PackLiveness) throws(Fault) {
+        if try isDamaged(pack.id) {
+            keep(pack, "points need what is sound in it, and it is damaged: no backup builds upon it")
+            return
+        }
         try store.delete(ObjectName.tombstone(pack.id))
         tombstones.remove(pack.id)
     }
@@ -419,6 +424,16 @@ private final class Pruner {
                 done(description)
             }
         }
+    }
+
+    /// Whether every copy of the pack is damaged. Reads all of it.
+    private func isDamaged(_ id: ObjectID) throws(Fault) -> Bool {
+        events?(.step("reading \(ObjectName.pack(id)), which is marked and needed"))
+        for name in [ObjectName.pack(id), ObjectName.copy(of: ObjectName.pack(id))] {
+            guard let handle = try store.open(name) else { continue }
+            if try PackRepair(store, set, name: name, id: id, reference: nil).problem(handle) == nil { return false }
+        }
+        return true
     }
 
     private func delete(_ pack: PackLiveness) throws(Fault) {
@@ -497,7 +512,7 @@ private final class Pruner {
                 guard try copy(pack, to: writer, decoder, buffer, &moved, &done, total) else {
                     pack.isSpoiled = true
                     writer.abandon()
-                    discard(try writer.finish(hasher))
+                    try takeBack(writer.finish(hasher), &written)
                     return
                 }
             }
@@ -571,11 +586,20 @@ private final class Pruner {
         return true
     }
 
+    /// Marks new packs that are not to be used. A backup may refer to them already: a later run looks whether one does.
     private func discard(_ packs: [PackWriter.Sealed]) {
-        for pack in packs {
-            let name = ObjectName.pack(pack.reference.id)
-            for name in [ObjectName.copy(of: name), name] { try? store.delete(name) }
+        for pack in packs { try? store.put(ObjectName.tombstone(pack.reference.id), []) }
+    }
+
+    /// Removes new packs that are of no use, as all others are removed.
+    private func takeBack(_ packs: [PackWriter.Sealed], _ written: inout UInt64) throws(Fault) {
+        var condemned: [PackLiveness] = []
+        for sealed in packs {
+            guard let pack = try pack(sealed.reference.id) else { continue }
+            written += pack.size
+            if try condemn(pack) { condemned.append(pack) }
         }
+        try remove(condemned) { (_) in }
     }
 
     /// Compares new packs, as the medium gives them back, with the hashes made before they were written.

@@ -250,7 +250,7 @@ public struct SetKeyring: Sendable {
     /// A new set's header and master key; its first slot is in `store` when this returns.
     static func make(
         _ header: SetHeader, _ encryption: NewEncryption, _ ring: KeyRing, in store: any ObjectStore, time: UInt64
-    ) throws(Fault) -> (header: SetHeader, master: Secret) {
+    ) throws(Fault) -> (header: SetHeader, master: Secret, slot: ObjectID) {
         guard let secret = try ring.ask(store.name, 1) else {
             throw Fault(
                 .keyNeeded, what: "A new encrypted set needs a passphrase or key file.", place: store.name,
@@ -263,6 +263,6 @@ public struct SetKeyring: Sendable {
         let cost = KeySlot.Cost(logN: min(max(encryption.cost, 10), 20), r: 8, p: 1)
         let slot = try KeySlot(master, for: secret, label: "", created: time, cost: cost, set: header)
         try put(slot, in: store)
-        return (header, master)
+        return (header, master, slot.id)
     }
 }

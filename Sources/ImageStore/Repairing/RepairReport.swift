@@ -39,6 +39,9 @@ public struct RepairReport: Hashable, Sendable {
         public var source: Source?
         /// What is or was done.
         public var outcome: Outcome
+        /// Whether it is a pack that was marked: no backup builds upon it any more, so the next one stores anew what its
+        /// source still holds of it.
+        public var isCondemned = false
     }
 
     /// Damaged and missing files, in the order of their names.
@@ -54,6 +57,8 @@ public struct RepairReport: Hashable, Sendable {
     public var planned: Int { items.count { $0.outcome == .planned } }
     /// Files that were repaired.
     public var repaired: Int { items.count { $0.outcome == .repaired } }
+    /// Damaged files that no backup builds upon any more.
+    public var condemned: Int { items.count { $0.isCondemned } }
     /// Files that cannot be repaired.
     public var impossible: Int { items.count - planned - repaired }
 }

@@ -11,7 +11,8 @@ import Threads
 ///
 /// ``plan(events:)`` reads every byte of the set and changes nothing. ``apply(_:events:)`` makes each damaged file again
 /// beside it, compares the result with the hashes the recovery points and the pack itself have of it, and only then puts
-/// it in its place, so that an interruption costs nothing. Needs as much free space as the largest damaged file takes.
+/// it in its place, so that an interruption costs nothing. Packs it cannot make good are marked, so that no backup builds
+/// upon them. Needs as much free space as the largest damaged file takes.
 /// No key is needed; without one, packs of an encrypted set that are missing altogether are not noticed.
 public struct SetRepair {
     private let reader: SetReader
@@ -70,7 +71,23 @@ public struct SetRepair {
             case .repaired: continue
             }
         }
+        try condemn(&report)
         return report
+    }
+
+    /// Marks the packs that stay damaged. Points that need what is sound in them restore as before, but writers pass them
+    /// over, so that new points are not born with the damage.
+    private func condemn(_ report: inout RepairReport) throws(Fault) {
+        let repaired = Set(
+            report.items.filter { $0.outcome == .repaired }.compactMap { ObjectName.id($0.file, suffix: ".pack") })
+        for index in report.items.indices {
+            let item = report.items[index]
+            guard case .impossible = item.outcome, item.size != nil,
+                let id = ObjectName.id(item.file, suffix: ".pack"), !repaired.contains(id)
+            else { continue }
+            if try store.open(ObjectName.tombstone(id)) == nil { try store.put(ObjectName.tombstone(id), []) }
+            report.items[index].isCondemned = true
+        }
     }
 
     private func repair(

@@ -40,5 +40,11 @@ final class FolderHandle: ObjectLeftover {
 
     func dropCaches() { _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
 
-    func remove() throws(Fault) { try store.delete(name) }
+    func sharers() throws(Fault) -> [String] { try store.sharers(descriptor, size) }
+
+    func remove() throws(Fault) {
+        // The room of a file that is open is free only when it is closed.
+        _ = ftruncate(descriptor, 0)
+        try store.delete(name)
+    }
 }

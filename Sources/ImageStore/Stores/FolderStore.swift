@@ -28,15 +28,21 @@ public final class FolderStore: ObjectStore {
     private let counter = Atomic<UInt64>(0)
     /// What ``isLocal`` answers instead of asking the kernel.
     private let locality: Bool?
+    /// What tells whether two files lie in the same place, instead of the kernel: their paths.
+    let places: (@Sendable (String, String) -> Bool)?
 
     /// Seconds an unfinished file of another machine must have been left alone before it counts as left behind.
     static let leftoverAge: UInt64 = 3600
 
     /// A store in the folder `path`, which need not exist yet.
-    public convenience init(path: String) { self.init(path: path, host: HostMark.own, isLocal: nil) }
+    public convenience init(path: String) { self.init(path: path, host: HostMark.own) }
 
     /// A store as another machine (`host`) or on another kind of filesystem would use it, for tests.
-    init(path: String, host: String, isLocal: Bool?) {
+    init(
+        path: String, host: String = HostMark.own, isLocal: Bool? = nil,
+        places: (@Sendable (String, String) -> Bool)? = nil
+    ) {
+        self.places = places
         var trimmed = path
         while trimmed.utf8.count > 1, trimmed.hasSuffix("/") { trimmed.removeLast() }
         self.path = trimmed
@@ -200,6 +206,7 @@ public final class FolderStore: ObjectStore {
 
     /// Removes a file.
     public func delete(_ name: String) throws(Fault) {
+        try requireOwnPlace(name)
         let file = "\(path)/\(name)"
         if unsafe unlink(file) != 0 {
             var problem = errno
@@ -266,13 +273,17 @@ public final class FolderStore: ObjectStore {
         guard let type = filesystem else { return false }
         if FilesystemType.local.contains(type) { return true }
         // FUSE on a block device (ntfs-3g, exfat) has that device's number; FUSE over a network has none.
+        return type == FilesystemType.fuse && isOnDevice
+    }
+
+    /// Whether the folder lies on a block device, as far as its number tells.
+    var isOnDevice: Bool {
         var status = stat()
-        guard type == FilesystemType.fuse, unsafe stat(path, &status) == 0 else { return false }
-        return relight_device_major(UInt64(status.st_dev)) != 0
+        return unsafe stat(path, &status) == 0 && relight_device_major(UInt64(status.st_dev)) != 0
     }
 
     /// The type of the filesystem the folder lies on, or will lie on.
-    private var filesystem: UInt64? {
+    var filesystem: UInt64? {
         var type: UInt64 = 0
         var place = path
         while true {
@@ -412,6 +423,11 @@ public final class FolderStore: ObjectStore {
 enum FilesystemType {
     static let fat: UInt64 = 0x4d44
     static let fuse: UInt64 = 0x6573_5546
+    /// Those on which a power cut may leave one end of a rename without the other, besides FUSE on a device.
+    static let tearing: Set<UInt64> = [
+        fat, 0x2011_BAB0 /* exFAT */, 0x7366_746E /* NTFS3 */, 0x5346_544E /* NTFS */, 0x482B /* HFS+ */,
+        0x1501_3346, /* UDF */
+    ]
     /// Those that only one machine can have mounted.
     static let local: Set<UInt64> = [
         fat, 0x2011_BAB0 /* exFAT */, 0xEF53 /* ext2/3/4 */, 0x5846_5342 /* XFS */, 0x9123_683E /* Btrfs */,

@@ -50,6 +50,7 @@ final class FolderUpload: ObjectUpload {
         try flush(temporary, .fileFlush)
         let folder = name.split(separator: "/").dropLast().joined(separator: "/")
         if !folder.isEmpty { try store.makeFolders(folder) }
+        if replacing { try store.requireOwnPlace(name) }
         let from = "\(store.path)/\(temporary)"
         let to = "\(store.path)/\(name)"
         let problem =
@@ -66,10 +67,16 @@ final class FolderUpload: ObjectUpload {
             }
             if closing != 0, closing != EINTR { throw store.failure(closing, "Closing", name) }
             try store.flushFolder(of: name)
+            // FAT renames between folders by adding one entry and taking the other away, each when its folder is flushed.
+            // With both on the medium after a power cut, removing either would free the content of the other.
+            if SafetyRules.keep(.temporaryFlush) { try store.flushFolder(of: temporary) }
         } catch {
             // What is not known to be durable must not be found under its name. In the place of a damaged object it
             // is still the better one.
-            if !replacing, unsafe unlink(to) == 0 { FolderEvent.note(.removed(file: to)) }
+            if !replacing, unsafe unlink(to) == 0 {
+                FolderEvent.note(.removed(file: to))
+                try? store.flushFolder(of: name)
+            }
             throw error
         }
     }
@@ -85,13 +92,16 @@ final class FolderUpload: ObjectUpload {
     }
 
     func abandon() {
-        descriptor.withLock { descriptor in
-            guard descriptor != nil else { return }
+        let wasOpen = descriptor.withLock { descriptor in
+            guard descriptor != nil else { return false }
             descriptor = nil
             _ = unsafe unlink("\(store.path)/\(temporary)")
             FolderEvent.note(.removed(file: "\(store.path)/\(temporary)"))
             Glibc.close(raw)
+            return true
         }
+        // Else the name might come back after a power cut, leading to what was written there since.
+        if wasOpen, SafetyRules.keep(.temporaryFlush) { try? store.flushFolder(of: temporary) }
     }
 }
 

@@ -99,8 +99,16 @@ public protocol ObjectHandle: AnyObject, Sendable {
 public protocol ObjectLeftover: ObjectHandle {
     /// What to call it in messages.
     var name: String { get }
-    /// Removes it.
+    /// Names of finished objects that may lie in the same place of the medium, as a power cut between the two halves of a
+    /// rename leaves it on FAT: removing it would destroy them.
+    func sharers() throws(Fault) -> [String]
+    /// Removes it. Its room is free when this returns.
     func remove() throws(Fault)
+}
+
+extension ObjectLeftover {
+    /// None, but where the store knows better.
+    public func sharers() throws(Fault) -> [String] { [] }
 }
 
 extension ObjectHandle {
@@ -159,6 +167,17 @@ extension ObjectStore {
             guard error.code == .storeFailed, let there = try open(name), there.size.bytes == UInt64(bytes.count),
                 try there.bytes(at: .zero, count: bytes.count) == bytes
             else { throw error }
+        }
+    }
+
+    /// Seals the second copy `name` of an object, or gives it up when it is there with its size: who opened the set after the
+    /// first copy was sealed, and missed the second, was faster to put it there.
+    func sealCopy(_ upload: any ObjectUpload, as name: String, size: ByteCount) throws(Fault) {
+        do throws(Fault) {
+            try upload.seal(as: name)
+        } catch {
+            guard error.code == .storeFailed, let there = try? open(name), there.size == size else { throw error }
+            upload.abandon()
         }
     }
 

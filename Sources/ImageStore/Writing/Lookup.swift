@@ -49,6 +49,15 @@ extension SetWriter {
             place: place)
     }
 
+    /// The finding for an unfinished file that is left alone, because removing it may destroy a finished object.
+    static func sharedPlace(_ leftover: String, _ names: [String], _ place: String) -> Finding {
+        Finding(
+            .warning, "set.shared-place",
+            what:
+                "\(FolderStore.shared(leftover, names)) All of them are left alone, and what they hold is stored again. "
+                + FolderStore.sharedRemedy, place: place)
+    }
+
     /// The finding for a look-up table that takes no more.
     static func indexFull(_ memory: ByteCount) -> Finding {
         Finding(

@@ -31,7 +31,7 @@ extension SetWriter {
             // The footer was compared with its hash when it was read; at most 64 MiB.
             let rest = try handle.bytes(at: ByteCount(UInt64(offset)), count: Int(handle.size.bytes) - offset)
             try unsafe upload.write(at: ByteCount(UInt64(offset)), rest.span.bytes)
-            try upload.seal(as: ObjectName.copy(of: name))
+            try store.sealCopy(upload, as: ObjectName.copy(of: name), size: handle.size)
         } catch {
             upload.abandon()
             throw error

@@ -219,9 +219,14 @@ final class PackWriter: Sendable {
             records: parts.records, entries: parts.entries, recordsEnd: parts.length, offset: end, segments: segments,
             hasher: hasher)
         let name = ObjectName.pack(pack.id)
-        for (upload, name) in zip(pack.uploads, [name, ObjectName.copy(of: name)]) {
+        for (index, upload) in pack.uploads.enumerated() {
             try unsafe upload.write(at: ByteCount(UInt64(end)), footer.span.bytes)
-            try upload.seal(as: name)
+            if index == 0 {
+                try upload.seal(as: name)
+            } else {
+                try store.sealCopy(
+                    upload, as: ObjectName.copy(of: name), size: ByteCount(UInt64(end + footer.count)))
+            }
         }
         let sealed = Sealed(
             number: pack.number,

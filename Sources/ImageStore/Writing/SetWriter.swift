@@ -112,61 +112,13 @@ public final class SetWriter: Sendable {
         _ store: any ObjectStore, options: Options = Options(), keys ring: KeyRing = .none, newKeys: KeyRing? = nil,
         events: EventHandler = { _ in }
     ) throws(Fault) {
-        let found = try SetAccess.look(at: store)
-        guard !found.readOnly else {
-            throw Fault(
-                .setVersion, what: "The set has features this program must not write to.", place: store.name,
-                remedy: "Use a newer version of Relight to add to it; this one can read it.")
-        }
-        if let header = found.header, !header.isEncrypted, options.encryption != nil {
-            throw Fault(
-                .unsupported, what: "The set is not encrypted, and what it holds stays readable by anybody.",
-                place: store.name,
-                remedy: "Back up to a new place with --encrypt, or leave the encryption options out.")
-        }
+        let found = try SetWriter.look(store, options)
         try store.prepare()
         // Before the first look at what the set holds.
         announcement = HeldAnnouncement(try store.announce(.writer))
         // Announcements of runs that were killed go away by being looked at.
         _ = try? store.announcements()
-        if let header = found.header {
-            set = header
-            if let replica = options.replica, replica.set == header {
-                keys = replica.keys
-            } else {
-                keys =
-                    header.isEncrypted
-                    ? try SetKeys(
-                        master: KeySlots(store, header).unlock(ring, header, name: store.name), set: header) : nil
-            }
-            for name in found.lostCopies {
-                try store.delete(name)
-                try store.put(name, header.bytes)
-            }
-        } else if let replica = options.replica {
-            // As below: what opens it comes first.
-            for slot in replica.slots { try SetKeyring.put(slot, in: store) }
-            set = replica.set
-            keys = replica.keys
-            for name in ObjectName.headers { try store.put(name, set.bytes) }
-            if try store.open(ObjectName.text) == nil { try store.put(ObjectName.text, SetWriter.explanation(set)) }
-        } else {
-            let unit = options.unitSize.int == 16_384 ? 16_384 : 65_536
-            var header = SetHeader(
-                id: .random(), created: options.time, unitSize: unit,
-                parity: UInt8(min(max(options.parity, 0), Int(SetHeader.maximumParity))))
-            if let encryption = options.encryption {
-                // Its key slot comes first: a set without a header is no set yet.
-                let made = try SetKeyring.make(header, encryption, newKeys ?? ring, in: store, time: options.time)
-                header = made.header
-                keys = try SetKeys(master: made.master, set: header)
-            } else {
-                keys = nil
-            }
-            set = header
-            for name in ObjectName.headers { try store.put(name, set.bytes) }
-            if try store.open(ObjectName.text) == nil { try store.put(ObjectName.text, SetWriter.explanation(set)) }
-        }
+        (set, keys) = try SetWriter.openOrMake(store, found, options, ring, newKeys ?? ring)
         let least = ByteCount.mebibytes(1)
         let most = min(store.maximumObjectSize ?? ByteCount(0xFFFF_FFFF), ByteCount(0xFFFF_FFFF))
         let limit = min(max(options.packSize, least), most).int ?? 1 << 30
@@ -183,11 +135,23 @@ public final class SetWriter: Sendable {
         lists = PackWriter(
             store: store, set: set, kind: .lists, limit: min(limit, options.listSize?.int ?? limit),
             twice: SafetyRules.keep(.secondCopies), packs: packs)
-        for finding in try SetWriter.load(store, set, packs, index, pages) { events(.finding(finding)) }
+        // Before the packs: one whose place another file has too is not built upon.
+        var shared: Set<String> = []
+        var left: [any ObjectLeftover] = []
+        for leftover in try store.leftovers() {
+            let names = try leftover.sharers()
+            guard !names.isEmpty else {
+                left.append(leftover)
+                continue
+            }
+            shared.formUnion(names)
+            events(.finding(SetWriter.sharedPlace(leftover.name, names, "\(store.name)/\(leftover.name)")))
+        }
+        for finding in try SetWriter.load(store, set, packs, index, pages, shared) { events(.finding(finding)) }
         try SetWriter.mendPoints(store, keys)
         if set.isEncrypted { try KeySlots(store, set).mend(store) }
         try SetWriter.mendMoves(store, set)
-        try takeOver(events)
+        try takeOver(left, events)
     }
 
     /// The set's id: 32 hexadecimal digits.
@@ -285,12 +249,10 @@ public final class SetWriter: Sendable {
             }
             let finished = try data.finish(hasher) + lists.finish(hasher)
             if readBack, SafetyRules.keep(.readBack) {
-                do throws(Fault) {
-                    try self.readBack(finished, threads: threads, events: events)
-                } catch {
-                    // The next run must not build upon what this medium, or this machine's memory, got wrong.
-                    if error.code != .interrupted { remove(finished) }
-                    throw error
+                let outcome = try self.readBack(finished, threads: threads, events: events)
+                if let fault = outcome.fault {
+                    condemn(outcome.wrong)
+                    throw fault
                 }
             }
             let references = try self.references()
@@ -419,16 +381,16 @@ public final class SetWriter: Sendable {
     /// Reads the footers of all packs. A pack whose structure is damaged or cannot be read is not built upon: what it holds
     /// is stored again, which heals the set for new points.
     private static func load(
-        _ store: any ObjectStore, _ set: SetHeader, _ packs: PackTable, _ index: UnitIndex, _ pages: UnitIndex
+        _ store: any ObjectStore, _ set: SetHeader, _ packs: PackTable, _ index: UnitIndex, _ pages: UnitIndex,
+        _ shared: Set<String>
     ) throws(Fault) -> [Finding] {
         let hasher = try Hasher256()
         var findings: [Finding] = []
         let gone = Set(
             try store.list(ObjectName.tombstones).compactMap { ObjectName.id($0.name, suffix: ".gone") })
-        let copies = Set(try store.list(ObjectName.copy(of: ObjectName.packs)).map(\.name))
         for object in try store.list(ObjectName.packs).sorted(by: { $0.name < $1.name }) {
             // A pack that is about to be removed is not built upon.
-            guard let id = ObjectName.id(object.name, suffix: ".pack"),
+            guard let id = ObjectName.id(object.name, suffix: ".pack"), !shared.contains(object.name),
                 !gone.contains(id) || !SafetyRules.keep(.tombstones)
             else { continue }
             do throws(Fault) {
@@ -444,7 +406,8 @@ public final class SetWriter: Sendable {
                     }
                 }
                 let reference = PackReference(id: id, size: handle.size.bytes, footer: pack.footer.digest)
-                if pack.header.kind == .lists, !copies.contains(ObjectName.copy(of: object.name)) {
+                // Asked for by its name, and only now: whoever wrote the pack may be about to write the copy.
+                if pack.header.kind == .lists, try store.open(ObjectName.copy(of: object.name)) == nil {
                     try mendPack(store, object.name, handle, pack.footer, hasher)
                 }
                 packs.set(number, reference)
@@ -457,8 +420,8 @@ public final class SetWriter: Sendable {
     }
 
     /// Moves the sound frames of unfinished packs into this run's packs.
-    private func takeOver(_ events: EventHandler) throws(Fault) {
-        for leftover in try store.leftovers() {
+    private func takeOver(_ leftovers: [any ObjectLeftover], _ events: EventHandler) throws(Fault) {
+        for leftover in leftovers {
             if leftover.size.bytes > UInt64(PackHeader.size), leftover.size.bytes <= 0xFFFF_FFFF,
                 let head = try? leftover.bytes(at: .zero, count: PackHeader.size),
                 let header = try? unsafe PackHeader(head.span.bytes), header.set == set, header.kind == .data
@@ -549,15 +512,29 @@ public final class SetWriter: Sendable {
         return (try reader().points().points.map { $0.number }.max() ?? 0) + 1
     }
 
-    private func remove(_ finished: [PackWriter.Sealed]) {
-        for pack in finished {
-            let name = ObjectName.pack(pack.reference.id)
-            for name in [name, ObjectName.copy(of: name)] { try? store.delete(name) }
+    /// Marks packs that this medium, or this machine's memory, got wrong: no later run builds upon them. They are not
+    /// removed, since others saw them as soon as they were sealed and may refer to them; that is left to who reclaims space.
+    private func condemn(_ packs: Set<ObjectID>) {
+        for id in packs.sorted() { try? store.put(ObjectName.tombstone(id), []) }
+    }
+
+    private struct ReadBack {
+        /// The first thing that was wrong.
+        var fault: Fault?
+        /// Packs that are not what was written, or cannot be read.
+        var wrong: Set<ObjectID> = []
+
+        mutating func note(_ fault: Fault, _ pack: ObjectID) {
+            self.fault = self.fault ?? fault
+            wrong.insert(pack)
         }
     }
 
-    /// Reads what was written from the medium and compares it with the hashes made before writing.
-    private func readBack(_ finished: [PackWriter.Sealed], threads: Int, events: EventHandler?) throws(Fault) {
+    /// Reads all that was written from the medium and compares it with the hashes made before writing. Throws
+    /// `interrupted`.
+    private func readBack(
+        _ finished: [PackWriter.Sealed], threads: Int, events: EventHandler?
+    ) throws(Fault) -> ReadBack {
         struct Task {
             var id: ObjectID
             var isCopy: Bool
@@ -570,34 +547,30 @@ public final class SetWriter: Sendable {
         let shelf = PackShelf(store: store, set: set)
         var tasks: [Task] = []
         var total: UInt64 = 0
+        let outcome = Mutex(ReadBack())
         for pack in finished {
             let name = ObjectName.pack(pack.reference.id)
-            // Lists are written twice.
-            let known = try store.open(ObjectName.copy(of: name)) == nil ? [name] : [name, ObjectName.copy(of: name)]
-            for (index, name) in known.enumerated() {
-                let isCopy = index > 0
-                guard let handle = try store.open(name), handle.size.bytes == pack.reference.size else {
-                    throw store.notKept(name)
+            do throws(Fault) {
+                // Lists are written twice.
+                let known =
+                    try store.open(ObjectName.copy(of: name)) == nil ? [name] : [name, ObjectName.copy(of: name)]
+                for (index, name) in known.enumerated() {
+                    let isCopy = index > 0
+                    // The footer is small: it is checked here, with the trailer.
+                    try checkStructure(pack.reference, name)
+                    for (index, hash) in pack.segments.enumerated() {
+                        let offset = index * PackFooter.segmentSize
+                        let count = min(PackFooter.segmentSize, pack.footerOffset - offset)
+                        tasks.append(
+                            Task(
+                                id: pack.reference.id, isCopy: isCopy, name: name, offset: UInt64(offset),
+                                count: count, hash: hash))
+                        total += UInt64(count)
+                    }
                 }
-                handle.dropCaches()
-                // The footer is small: it is checked here, with the trailer.
-                let hasher = try Hasher256()
-                do throws(Fault) {
-                    let structure = try PackStructure.read(
-                        handle, name: name, id: pack.reference.id, set: set, hasher: hasher)
-                    guard structure.footer.digest == pack.reference.footer else { throw store.notKept(name) }
-                } catch {
-                    throw error.code == .storeFailed ? error : store.notKept(name)
-                }
-                for (index, hash) in pack.segments.enumerated() {
-                    let offset = index * PackFooter.segmentSize
-                    let count = min(PackFooter.segmentSize, pack.footerOffset - offset)
-                    tasks.append(
-                        Task(
-                            id: pack.reference.id, isCopy: isCopy, name: name, offset: UInt64(offset), count: count,
-                            hash: hash))
-                    total += UInt64(count)
-                }
+            } catch {
+                guard error.code != .interrupted else { throw error }
+                outcome.withLock { $0.note(error, pack.reference.id) }
             }
         }
         let work = tasks
@@ -612,13 +585,31 @@ public final class SetWriter: Sendable {
                 let number = share.next.add(1, ordering: .relaxed).oldValue
                 guard number < work.count else { return }
                 let task = work[number]
-                try shelf.pack(task.id, copy: task.isCopy).read(at: task.offset, task.count, into: buffer)
-                guard try unsafe hasher.segment(buffer.bytes(0..<task.count)) == task.hash else {
-                    throw store.notKept(task.name)
+                guard !outcome.withLock({ $0.wrong.contains(task.id) }) else { continue }
+                do throws(Fault) {
+                    try shelf.pack(task.id, copy: task.isCopy).read(at: task.offset, task.count, into: buffer)
+                    guard try unsafe hasher.segment(buffer.bytes(0..<task.count)) == task.hash else {
+                        throw store.notKept(task.name)
+                    }
+                } catch {
+                    guard error.code != .interrupted else { throw error }
+                    outcome.withLock { $0.note(error, task.id) }
                 }
                 let sum = share.done.add(UInt64(task.count), ordering: .relaxed).newValue
                 events?(.progress(Progress(phase: "reading back", done: ByteCount(sum), total: all)))
             }
+        }
+        return outcome.withLock { $0 }
+    }
+
+    private func checkStructure(_ pack: PackReference, _ name: String) throws(Fault) {
+        guard let handle = try store.open(name), handle.size.bytes == pack.size else { throw store.notKept(name) }
+        handle.dropCaches()
+        do throws(Fault) {
+            let structure = try PackStructure.read(handle, name: name, id: pack.id, set: set, hasher: Hasher256())
+            guard structure.footer.digest == pack.footer else { throw store.notKept(name) }
+        } catch {
+            throw error.code == .storeFailed ? error : store.notKept(name)
         }
     }
 

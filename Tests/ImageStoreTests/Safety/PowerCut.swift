@@ -27,6 +27,8 @@ struct PowerCut {
         /// Different remains looked at.
         var remains = 0
         var reruns = 0
+        /// Remains in which files share their place.
+        var shared = 0
         var violations: [String] = []
     }
 
@@ -46,9 +48,13 @@ struct PowerCut {
             for remains in disk.remains(random: &random)
             where seen.insert("\(acknowledged)\(remains.signature)").inserted {
                 outcome.remains += 1
+                if case .acknowledged = step, let shared = remains.shared.first {
+                    outcome.violations.append("\(shared.sorted()) share their place after success was reported")
+                }
+                if !remains.shared.isEmpty { outcome.shared += 1 }
                 if let problem = violation(remains, acknowledged) {
                     outcome.violations.append("after step \(outcome.moments), \(step.summary): \(problem)")
-                } else if rerunStep > 0, outcome.remains % rerunStep == 0 {
+                } else if rerunStep > 0, !remains.shared.isEmpty || outcome.remains % rerunStep == 0 {
                     outcome.reruns += 1
                     if let problem = try rerunViolation(remains) {
                         outcome.violations.append("after step \(outcome.moments), run again: \(problem)")
@@ -107,13 +113,28 @@ struct PowerCut {
                 made += "/" + part
                 _ = unsafe mkdir(made, 0o755)
             }
-            try JudgeTests.write(bytes, to: "\(folder)/\(path)")
+            let twin = remains.shared.first { $0.contains(path) }?.min()
+            if let twin, twin != path {
+                guard unsafe link("\(folder)/\(twin)", "\(folder)/\(path)") == 0 else { return "no link: \(path)" }
+            } else {
+                try JudgeTests.write(bytes, to: "\(folder)/\(path)")
+            }
         }
+        let shared = remains.shared.map { $0.map { "\(folder)/\($0)" } }
         guard let (name, content) = contents.max(by: { $0.key < $1.key }) else { return nil }
         do {
-            let store = FolderStore(path: "\(folder)/\(set)")
-            let (point, _) = try Sample.backup(
-                [(content, nil)], to: store, name: name, options: options, keys: keys)
+            let store = FolderStore(path: "\(folder)/\(set)", places: PowerCut.isSame)
+            // What is removed takes the content of its other names with it.
+            let point = try FolderEvent.$observer.withValue({ event in
+                guard case .removed(let file) = event else { return }
+                for other in shared.first(where: { $0.contains(file) }) ?? [] where other != file {
+                    var status = stat()
+                    guard unsafe stat(other, &status) == 0 else { continue }
+                    try? JudgeTests.write([UInt8](repeating: 0xEE, count: Int(status.st_size)), to: other)
+                }
+            }) {
+                try Sample.backup([(content, nil)], to: store, name: name, options: options, keys: keys).0
+            }
             let reader = try SetReader(FolderStore(path: "\(folder)/\(set)"), keys: keys)
             guard try Sample.restore(reader.point(point.id).streams[0]) == content else {
                 return "restores differently"
@@ -121,10 +142,17 @@ struct PowerCut {
             let report = try reader.verify(.full)
             guard report.isSound else { return "\(report.damages)" }
             let left = try FolderStore(path: "\(folder)/\(set)/tmp").topLevelNames(limit: 10)
+                .filter { name in !shared.contains { $0.contains("\(folder)/\(set)/tmp/\(name)") } }
             return left.isEmpty ? nil : "\(left) are left"
         } catch {
             return "\(error)"
         }
+    }
+
+    /// Whether two paths lead to one file.
+    @Sendable static func isSame(_ one: String, _ other: String) -> Bool {
+        var (first, second) = (stat(), stat())
+        return unsafe stat(one, &first) == 0 && stat(other, &second) == 0 && first.st_ino == second.st_ino
     }
 
     // MARK: - What is recorded

@@ -15,9 +15,9 @@ import Testing
     @Test func whateverAPowerCutLeavesReportedPointsAreThere() throws {
         let outcome = try PowerCut.twoBackups()
         #expect(outcome.violations.isEmpty, "\(outcome.violations)")
-        #expect(outcome.moments > 60 && outcome.remains > 10 && outcome.reruns > 5)
+        #expect(outcome.moments > 60 && outcome.remains > 10 && outcome.reruns > 5 && outcome.shared > 5)
         print(
-            "power cut: \(outcome.moments) moments, \(outcome.remains) different remains, \(outcome.reruns) backed up to"
+            "power cut: \(outcome.moments) moments, \(outcome.remains) different remains, \(outcome.reruns) backed up to, \(outcome.shared) with two names of one file"
         )
     }
 

@@ -159,7 +159,8 @@ extension SafetyRule {
     /// The check that must notice when the rule is broken.
     var check: SafetyCheck {
         switch self {
-        case .fileFlush, .renameFlush, .folderFlush: .aPowerCutAtAnyMomentHarmsNoReportedPoint
+        case .fileFlush, .renameFlush, .folderFlush, .temporaryFlush, .sharedPlaces:
+            .aPowerCutAtAnyMomentHarmsNoReportedPoint
         case .readBack: .whatTheMediumKeptWrongIsNoticed
         case .freshSalt: .noNonceIsUsedTwice
         case .masking: .unusedBytesAreNotStored

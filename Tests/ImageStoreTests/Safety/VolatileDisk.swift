@@ -11,7 +11,8 @@ import TestSupport
 ///
 /// What was written to a file is durable once that file was flushed; that a name was added to or taken from a folder, once
 /// that folder was flushed; that what a renamed file holds is found under its new name, once the file was flushed under
-/// that name (FAT is like that). Of everything else any part may be lost, in any combination: halves of writes, one end of a
+/// that name (FAT is like that). A file may be left with both its names, of which removing one destroys what is found
+/// under the other. Of everything else any part may be lost, in any combination: halves of writes, one end of a
 /// rename without the other, a file's name without its content.
 struct VolatileDisk {
     /// A change that is not durable yet.
@@ -56,7 +57,9 @@ struct VolatileDisk {
     struct Remains {
         /// Every file by its path below the base.
         var files: [String: [UInt8]]
-        /// Equal for equal remains, `tmp` left aside.
+        /// Paths that lead to the same content, where there is more than one.
+        var shared: [Set<String>]
+        /// Equal for equal remains, `tmp` left aside but for what shares its place with others.
         var signature: String
     }
 
@@ -67,6 +70,8 @@ struct VolatileDisk {
     private var nodes = 0
     private var writes = 0
     private var temporary: Set<Int> = []
+    /// Every file that was ever made in such a folder.
+    private var unfinished: [String: Int] = [:]
 
     /// A disk on which the folder `base` exists and is empty.
     init(base: String) { self.base = base }
@@ -105,6 +110,7 @@ struct VolatileDisk {
         case .made(let file):
             guard let place = place(file) else { return }
             nodes += 1
+            if temporary.contains(place.folder) { unfinished[place.name] = nodes }
             change(.add(folder: place.folder, name: place.name, node: nodes))
         case .madeFolder(let path):
             guard let place = place(path) else { return }
@@ -162,7 +168,8 @@ struct VolatileDisk {
         let matters = pending.map { change in
             switch change {
             case .write(let node, _, _, _), .attach(let node): named.contains(node)
-            case .add(let folder, _, _), .remove(let folder, _): !temporary.contains(folder)
+            case .add(let folder, let name, _), .remove(let folder, let name):
+                !temporary.contains(folder) || unfinished[name].map { named.contains($0) } ?? false
             }
         }
         let places = matters.indices.filter { matters[$0] }
@@ -188,6 +195,7 @@ struct VolatileDisk {
     private func remains(of tree: Tree) -> Remains {
         var files: [String: [UInt8]] = [:]
         var signature: [String] = []
+        var names: [Int: Set<String>] = [:]
         func walk(_ folder: Int, _ path: String) {
             for (name, node) in tree.folders[folder] ?? [:] {
                 if tree.folders[node] != nil {
@@ -196,12 +204,15 @@ struct VolatileDisk {
                     let isFound = node > 0 || tree.attached.contains(-node)
                     let file = (isFound ? tree.files[abs(node)] : nil) ?? File()
                     files[path + name] = file.bytes
+                    if isFound, !file.bytes.isEmpty { names[abs(node), default: []].insert(path + name) }
                     if !temporary.contains(folder) { signature.append("\(path)\(name)=\(abs(node))\(file.writes)") }
                 }
             }
         }
         walk(0, "")
-        return Remains(files: files, signature: signature.sorted().joined(separator: ";"))
+        let shared = names.values.filter { $0.count > 1 }
+        signature += shared.map { $0.sorted().joined(separator: "=") }
+        return Remains(files: files, shared: shared, signature: signature.sorted().joined(separator: ";"))
     }
 }
 
