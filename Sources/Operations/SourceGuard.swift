@@ -9,7 +9,7 @@ struct SourceGuard {
     let scan: DiskScan
 
     /// Kernel names the source is known by: a disk's own, or those of the loop devices over an image file.
-    private func names(_ selected: SelectedDisk) -> Set<String> {
+    func names(_ selected: SelectedDisk) -> Set<String> {
         if let disk = selected.disk { return [disk.name] }
         return Set(scan.devices.filter { $0.backingFile == selected.path }.map(\.name))
     }
