@@ -324,7 +324,6 @@ struct NTFSTests {
         }
         #expect(map.states == [log.state ?? .clean], "\(map.wholeBecause ?? "")")
         #expect((map.wholeBecause == nil) == (log.state == nil))
-    }
         #expect((map.used.byteCount == .mebibytes(64)) == (log.state != nil))
     }
 
@@ -466,6 +465,24 @@ struct NTFSTests {
         Self.expectWhole(try FilesystemMaps.map(try FileSource(path: image)), [.damaged], "only in part")
         try poke(image, place, Array("BAAD".utf8))
         Self.expectWhole(try FilesystemMaps.map(try FileSource(path: image)), [.damaged], "no FILE record")
+    }
+
+    @Test(arguments: [(UInt8(1), true), (0, false)])
+    func shadowCopiesAreTold(catalogue: UInt8, told: Bool) throws {
+        let map = try Self.spoiled { image in
+            let guid: [UInt8] = [
+                0x6B, 0x87, 0x08, 0x38, 0x76, 0xC1, 0x48, 0x4E, 0xB7, 0xAE, 0x04, 0x04, 0x6E, 0x6C, 0xC7, 0x52,
+            ]
+            try poke(image, 0x1E00, guid + [1, 0, 0, 0, 1, 0, 0, 0])
+            try poke(image, 0x1E00 + 50, [catalogue])
+        }
+        #expect(map.wholeBecause == nil)
+        #expect(map.warnings.map(\.code) == (told ? ["volume.snapshots"] : []))
+        #expect(map.warnings.allSatisfy { $0.what.contains("--whole") })
+        let full = map.inFull(length: .mebibytes(64))
+        #expect(full.warnings.isEmpty)
+        #expect(full.used.byteCount == .mebibytes(64))
+        #expect(full.wholeBecause?.contains("--whole") == true)
     }
 
     @Test func anotherNumberOfClustersThanTheBitmapsMakesItWhole() throws {

@@ -81,6 +81,7 @@ enum NTFSReader {
                 if !result.states.contains(.damaged) { result.states.append(.damaged) }
             }
         }
+        if let warning = NTFSSnapshots.warning(source) { result.warnings.append(warning) }
         result.used = try inClusters.subtracting(bad(volume, within: inClusters)).union(tail(source, boot))
         if result.states.isEmpty { result.states = [.clean] }
     }
