@@ -71,7 +71,8 @@ enum NTFSLogFile {
             // Windows 8 and later go back to version 1.1 when they let go of a volume.
             throw .whole(
                 "Windows still holds part of its metadata in memory: it was shut down with fast startup, hibernated, "
-                    + "or stopped without notice. Shut it down fully (`shutdown /s /t 0`) to image used clusters only.",
+                    + "or stopped without notice, or the disk was pulled from it. Shut it down fully (`shutdown /s /t 0`), "
+                    + "or, for a disk of another machine, attach it there and eject it, to image used clusters only.",
                 .journalToReplay)
         }
         guard page.major == 1, (0...1).contains(page.minor) else {
