@@ -55,6 +55,11 @@ public enum FilesystemMaps {
         do throws(Fault) {
             var map = try reader.read(volume, identity)
             try Interruption.check()
+            // A reader proves something about its filesystem only. Behind its end others may keep something: hash trees
+            // of dm-verity, a RAID's metadata, what a shrunk filesystem left. Zeros there cost nothing.
+            if let end = map.filesystemSize, end < volume.length {
+                map.used = map.used.union(ExtentList(Extent(from: end, to: volume.length)))
+            }
             // Whatever a reader says, the map ends where the volume does.
             map.used = map.used.intersection(Extent(from: .zero, to: volume.length))
             return map
