@@ -171,8 +171,9 @@ long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, 
         summary->problem = RELIGHT_EXT_UNKNOWN_FEATURES;
     if (!summary->problem) summary->problem = check_groups(fs, summary);
     if (!summary->problem) {
-        // One bit for each block up to 64 MiB of them; above, a tree of runs, for such filesystems are mostly empty.
-        fs->default_bitmap_type = summary->blocks >> 29 == 0 ? EXT2FS_BMAP64_BITARRAY : EXT2FS_BMAP64_RBTREE;
+        // One bit for each block, whatever the content: the tree of runs, libext2fs's other way, takes some 50 bytes for
+        // each run, and libext2fs aborts where there is no memory left for one.
+        fs->default_bitmap_type = EXT2FS_BMAP64_BITARRAY;
         error = ext2fs_read_block_bitmap(fs);
         if (!error) {
             summary->problem = check_metadata(fs, summary);

@@ -1,6 +1,7 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+import Findings
 import FoundationEssentials
 import Glibc
 import Testing
@@ -35,7 +36,6 @@ struct FilesystemTests {
         return target
     }
 
-    @Test(.enabled(if: canMountNTFS, "ntfs-3g and FUSE are needed"))
     /// A volume with the header of Windows's shadow copies: told everywhere, until it is imaged in full.
     @Test(.enabled(if: Tool("mkntfs", package: "ntfs-3g").path != nil, "ntfs-3g is needed"))
     func shadowCopiesAreToldUnlessAllIsImaged() throws {
@@ -138,6 +138,7 @@ struct FilesystemTests {
         #expect(!shown.contains("whole"), "\(shown)")
     }
 
+    @Test(.enabled(if: canMountNTFS, "ntfs-3g and FUSE are needed"))
     func ntfsComesBackWithAllItsFiles() throws {
         let samples = try Samples.get()
         let scratch = try Scratch()
