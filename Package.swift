@@ -150,7 +150,7 @@ let package = Package(
         tests("Geometry", []),
         tests("BinaryFields", []),
         tests("Findings", ["Geometry"]),
-        tests("Blocks", ["Geometry", "Findings"]),
+        tests("Blocks", ["Geometry", "Findings", "Tools"]),
         tests("Threads", ["Findings"]),
         tests("Tools", ["Findings"]),
         tests("RestorePlanning", ["BinaryFields", "Findings", "Geometry", "MachineModel"]),

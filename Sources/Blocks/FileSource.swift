@@ -9,6 +9,8 @@ import Synchronization
 
 /// A plain file or block device, opened read-only. Never writes, never takes a lock, never changes the access time's
 /// meaning for anyone: `O_RDONLY` and nothing else.
+///
+/// What is read from a device is what lies on it when it is opened, not what the kernel read from it earlier.
 public final class FileSource: BlockSource {
     /// The path it was opened by.
     public let name: String
@@ -78,6 +80,19 @@ final class FileHandle: Sendable {
             descriptor = opened
         }
         self.path = path
+        if isDevice, !writable { forgetCachedPages() }
+    }
+
+    /// Has the kernel forget what it read from the device before.
+    ///
+    /// A disk and each of its partitions have page caches of their own, and a disk's is kept as long as anybody has any part
+    /// of it open: what was written through a partition in the meantime would not be seen through the disk. The ioctl
+    /// needs CAP_SYS_ADMIN. It also writes back dirty pages of this node: those are what another program wrote already and
+    /// the kernel had yet to bring to the device, so that nothing of ours is written to a source. Where it is refused, the
+    /// advice drops all pages but those in use at this moment.
+    private func forgetCachedPages() {
+        guard relight_flush_buffers(descriptor) != 0 else { return }
+        _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED)
     }
 
     deinit {

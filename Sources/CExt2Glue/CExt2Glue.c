@@ -111,6 +111,9 @@ static int check_groups(ext2_filsys fs, struct relight_ext_summary *summary) {
             !lies_inside(fs, ext2fs_inode_bitmap_loc(fs, group), 1) ||
             !lies_inside(fs, ext2fs_inode_table_loc(fs, group), fs->inode_blocks_per_group))
             return RELIGHT_EXT_OUTSIDE;
+        uint32_t free_inodes = ext2fs_bg_free_inodes_count(fs, group);
+        if (free_inodes < fs->super->s_inodes_per_group)
+            summary->inodes_in_use += fs->super->s_inodes_per_group - free_inodes;
         summary->free_in_descriptors += EXT2FS_C2B(fs, (uint64_t)ext2fs_bg_free_blocks_count(fs, group));
     }
     return RELIGHT_EXT_OK;
@@ -130,19 +133,52 @@ static int check_metadata(ext2_filsys fs, struct relight_ext_summary *summary) {
     return RELIGHT_EXT_OK;
 }
 
+/// Adds free blocks to the sum of their group. What a group has more of than its descriptor says is remembered: bitmaps
+/// that were exchanged have the right sum together.
+struct group_count {
+    dgrp_t group;
+    uint64_t free;
+};
+
+static void end_group(ext2_filsys fs, struct group_count *count, struct relight_ext_summary *summary) {
+    if (!summary->problem && count->free > EXT2FS_C2B(fs, (uint64_t)ext2fs_bg_free_blocks_count(fs, count->group))) {
+        summary->problem = RELIGHT_EXT_GROUP_FREE_COUNT;
+        summary->group = count->group;
+    }
+    count->free = 0;
+}
+
+static void add_free(
+    ext2_filsys fs, struct group_count *count, blk64_t first, blk64_t end, struct relight_ext_summary *summary) {
+    while (first < end) {
+        dgrp_t group = ext2fs_group_of_blk2(fs, first);
+        if (group != count->group) {
+            end_group(fs, count, summary);
+            count->group = group;
+        }
+        blk64_t last = ext2fs_group_last_block2(fs, group);
+        blk64_t stop = last < end - 1 ? last + 1 : end;
+        count->free += stop - first;
+        first = stop;
+    }
+}
+
 /// Hands out the used runs and counts the free blocks between them.
 static void walk(ext2_filsys fs, relight_ext_run run, void *context, struct relight_ext_summary *summary) {
     blk64_t end = ext2fs_blocks_count(fs->super), position = fs->super->s_first_data_block;
+    struct group_count count = {0};
     while (position < end) {
         blk64_t first, next;
         if (ext2fs_find_first_set_block_bitmap2(fs->block_map, position, end - 1, &first) != 0 || first < position)
             first = end;
         summary->free_in_bitmaps += first - position;
+        add_free(fs, &count, position, first, summary);
         if (first >= end) break;
         if (ext2fs_find_first_zero_block_bitmap2(fs->block_map, first, end - 1, &next) != 0 || next <= first) next = end;
         run(context, first, next - first);
         position = next;
     }
+    end_group(fs, &count, summary);
 }
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -167,17 +203,20 @@ long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, 
     summary->block_size = fs->blocksize;
     summary->cluster_blocks = (uint32_t)EXT2FS_CLUSTER_RATIO(fs);
     summary->blocks = ext2fs_blocks_count(fs->super);
+    summary->inodes_per_group = fs->super->s_inodes_per_group;
+    summary->blocks_per_group = fs->super->s_blocks_per_group;
     if (fs->super->s_feature_ro_compat & ~(uint32_t)EXT2_LIB_FEATURE_RO_COMPAT_SUPP)
         summary->problem = RELIGHT_EXT_UNKNOWN_FEATURES;
     if (!summary->problem) summary->problem = check_groups(fs, summary);
     if (!summary->problem) {
-        // One bit for each block up to 64 MiB of them; above, a tree of runs, for such filesystems are mostly empty.
-        fs->default_bitmap_type = summary->blocks >> 29 == 0 ? EXT2FS_BMAP64_BITARRAY : EXT2FS_BMAP64_RBTREE;
+        // One bit for each block, whatever the content: the tree of runs, libext2fs's other way, takes some 50 bytes for
+        // each run, and libext2fs aborts where there is no memory left for one.
+        fs->default_bitmap_type = EXT2FS_BMAP64_BITARRAY;
         error = ext2fs_read_block_bitmap(fs);
         if (!error) {
             summary->problem = check_metadata(fs, summary);
             if (!summary->problem) walk(fs, run, context, summary);
-            if (!summary->problem && summary->free_in_bitmaps > summary->free_in_descriptors)
+            if ((!summary->problem || summary->problem == RELIGHT_EXT_GROUP_FREE_COUNT) && summary->free_in_bitmaps > summary->free_in_descriptors)
                 summary->problem = RELIGHT_EXT_FREE_COUNT;
         }
     }

@@ -257,8 +257,8 @@ long relight_ext_load_bitmap(struct relight_ext *volume) {
         struct relight_ext_group places;
         if (!relight_ext_group(volume, group, &places) || !places.is_inside) return EXT2_ET_GDESC_BAD_BLOCK_MAP;
     }
-    fs->default_bitmap_type =
-        ext2fs_blocks_count(fs->super) >> 29 == 0 ? EXT2FS_BMAP64_BITARRAY : EXT2FS_BMAP64_RBTREE;
+    // As for the map: one bit for each block.
+    fs->default_bitmap_type = EXT2FS_BMAP64_BITARRAY;
     return ext2fs_read_block_bitmap(fs);
 }
 

@@ -23,6 +23,9 @@ struct BackupCommand: ParsableCommand {
             that is mounted for writing is refused. The point exists only once everything was written, read back and \
             sealed; an interrupted backup leaves no point, and the next run takes over what it stored.
 
+            What only free space holds is not in the image: deleted files, and those that only a Windows volume's shadow \
+            copies still show (a warning says so). --whole N images all of partition N.
+
               relight backup /dev/sda --to /mnt/usb/machines
               relight backup serial:S3Z9 --to label:BACKUPS/web01 --name "before the upgrade"
             """)
@@ -33,6 +36,10 @@ struct BackupCommand: ParsableCommand {
     @Option(help: "A name for the recovery point.") var name = ""
     @Option(help: ArgumentHelp("Image only this partition (repeatable); DISK:N with several disks.", valueName: "n"))
     var volume: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            "Image all of this partition, free space too (repeatable); DISK:N with several disks.", valueName: "n"))
+    var whole: [String] = []
     @Option(help: ArgumentHelp("Compression: fast, default, best, off, or 1 … 19.", valueName: "level"))
     var level = "default"
     @Option(
@@ -78,6 +85,7 @@ struct BackupCommand: ParsableCommand {
         request.also = places.also
         request.name = name
         request.volumes = volume
+        request.wholes = whole
         request.compression = compression
         request.compare = compare
         request.onReadError = onReadError

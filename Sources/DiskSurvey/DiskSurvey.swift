@@ -79,6 +79,12 @@ public enum DiskSurvey {
                         .warning, "volume.damaged", what: damage,
                         place: volume.number == 0 ? path : "\(path):\(volume.number)"))
             }
+            for warning in volume.map.warnings {
+                disk.findings.append(
+                    Finding(
+                        .warning, warning.code, what: warning.what,
+                        place: volume.number == 0 ? path : "\(path):\(volume.number)"))
+            }
             guard let reason = volume.map.wholeBecause, volume.map.states.contains(where: { $0 != .clean }) else {
                 continue
             }

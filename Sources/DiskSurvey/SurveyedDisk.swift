@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 public import FilesystemMaps
+import Findings
 public import Geometry
 public import MachineModel
 
@@ -40,6 +41,20 @@ public struct SurveyedDisk: Hashable, Sendable {
         self.model = model
         self.volumes = volumes
         self.remainder = remainder
+    }
+
+    /// The same disk with every byte of the volumes with these numbers in use.
+    public func inFull(_ numbers: Set<Int>) -> SurveyedDisk {
+        var result = self
+        for (index, volume) in volumes.enumerated() where numbers.contains(volume.number) {
+            result.volumes[index].map = volume.map.inFull(length: volume.extent.length)
+            if index < model.volumes.count { result.model.volumes[index] = result.volumes[index].model }
+            // What an image of the used bytes would lack is in this one.
+            let place = volume.number == 0 ? model.path : "\(model.path):\(volume.number)"
+            let codes = Set(volume.map.warnings.map(\.code))
+            result.model.findings.removeAll { codes.contains($0.code) && $0.place == place }
+        }
+        return result
     }
 
     /// The volume with `number`.

@@ -9,9 +9,14 @@
 ///
 /// The rule of the room: what a reader cannot prove to be unused is used. A filesystem that was not cleanly unmounted,
 /// that has features unknown here, or whose metadata contradict each other is imaged whole, and
-/// ``VolumeMap/wholeBecause`` says why. No content, however damaged, is an error.
+/// ``VolumeMap/wholeBecause`` says why. FAT, which is hardly ever unmounted cleanly, is mapped all the same where every
+/// directory and file has its clusters in the allocation table; so is NTFS after a driver that keeps no log, with the
+/// clusters of all file records besides those of the bitmap. What lies between a filesystem's end and its volume's end is
+/// used. No content, however damaged, is an error.
 ///
-/// Where a format keeps two copies of a structure, the sound one is used and the volume counts as damaged. A copy is not
+/// Where NTFS, XFS and FAT keep two copies of a structure (boot sector, first file records; superblock; allocation
+/// table), the sound one is used and the volume counts as damaged; the backup boot sector of FAT32 and the backup
+/// superblocks of ext are not asked, and such a volume is imaged whole. A copy is not
 /// looked for on a volume whose first sector belongs to no known format: an encrypted volume may have been laid over an
 /// old filesystem, and would be imaged by that one's map.
 ///
@@ -50,6 +55,11 @@ public enum FilesystemMaps {
         do throws(Fault) {
             var map = try reader.read(volume, identity)
             try Interruption.check()
+            // A reader proves something about its filesystem only. Behind its end others may keep something: hash trees
+            // of dm-verity, a RAID's metadata, what a shrunk filesystem left. Zeros there cost nothing.
+            if let end = map.filesystemSize, end < volume.length {
+                map.used = map.used.union(ExtentList(Extent(from: end, to: volume.length)))
+            }
             // Whatever a reader says, the map ends where the volume does.
             map.used = map.used.intersection(Extent(from: .zero, to: volume.length))
             return map

@@ -11,7 +11,7 @@ struct RunCollector {
     private let limit: Int
 
     /// At most about `limit` runs, 16 bytes each.
-    init(limit: Int = 2 << 20) { self.limit = limit }
+    init(limit: Int = 1 << 19) { self.limit = limit }
 
     /// Adds a run that begins at or after the start of the last one.
     mutating func add(_ run: Extent) {

@@ -24,6 +24,22 @@ public struct VolumeMap: Hashable, Sendable {
     public var wholeBecause: String?
     /// What is damaged although only used blocks are imaged, since a second copy of it is sound (a sentence).
     public var damage: String?
+    /// What an image of the used blocks does not hold though somebody may miss it.
+    public var warnings: [Warning]
+
+    /// A warning about a volume of which only used blocks are imaged.
+    public struct Warning: Hashable, Sendable {
+        /// Stable code, e.g. `volume.snapshots`.
+        public var code: String
+        /// A sentence.
+        public var what: String
+
+        /// A warning.
+        public init(code: String, what: String) {
+            self.code = code
+            self.what = what
+        }
+    }
 
     /// A map in which all `length` bytes are used.
     public init(identity: Identity, whole length: ByteCount) {
@@ -36,6 +52,7 @@ public struct VolumeMap: Hashable, Sendable {
         self.states = []
         self.wholeBecause = nil
         self.damage = nil
+        self.warnings = []
     }
 
     /// The same volume, imaged whole for the reason given (a sentence).
@@ -43,7 +60,15 @@ public struct VolumeMap: Hashable, Sendable {
         var result = self
         result.wholeBecause = reason
         result.damage = nil
+        result.warnings = []
         if let state, !result.states.contains(state) { result.states.append(state) }
+        return result
+    }
+
+    /// The same volume, imaged in full because somebody asked for that.
+    public func inFull(length: ByteCount) -> VolumeMap {
+        var result = whole(because: wholeBecause ?? "That was asked for with `--whole`.")
+        result.used = ExtentList(Extent(from: .zero, to: length))
         return result
     }
 

@@ -36,6 +36,9 @@ public struct MountEntry: Hashable, Sendable {
     /// Whether it can be written through.
     public var isWritable: Bool { !options.contains("ro") && !superOptions.contains("ro") }
 
+    /// Whether the filesystem itself is writable, be it only through another mount of it.
+    public var isFilesystemWritable: Bool { !superOptions.contains("ro") }
+
     /// Whether `path` lies in the mount's folder.
     func covers(_ path: String) -> Bool { point == "/" || path == point || path.hasPrefix(point + "/") }
 }

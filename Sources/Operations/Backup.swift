@@ -24,6 +24,8 @@ public struct BackupRequest: Sendable {
     public var name = ""
     /// Volumes to image, each `N`, or `DISK:N` where several disks are named; empty for all.
     public var volumes: [String] = []
+    /// Volumes of which every byte is imaged, in use or not; named like ``volumes``.
+    public var wholes: [String] = []
     /// How hard to compress.
     public var compression = Compression.standard
     /// What to do about unreadable sectors.
@@ -100,8 +102,15 @@ public enum Backup {
 
         var imaged: [ImagedDisk] = []
         for disk in opened {
+            let volumes = try numbers(request.volumes, of: disk, request)
+            let wholes = try numbers(request.wholes, of: disk, request) ?? []
+            if let volumes, let left = wholes.subtracting(volumes).min() {
+                throw Fault(
+                    .usage, what: "Volume \(left) is to be imaged in full, but is not among those that are imaged.",
+                    place: disk.selected.path, remedy: "Name it with `--volume` too.")
+            }
             imaged.append(
-                ImagedDisk(source: disk.source, survey: disk.survey, volumes: try chosen(disk, request)))
+                ImagedDisk(source: disk.source, survey: disk.survey.inFull(wholes), volumes: volumes))
         }
         var noticed: [Finding] = []
         for disk in imaged {
@@ -181,12 +190,15 @@ public enum Backup {
             remedy: "Image it with `relight backup \(disk) --volume \(number.map(String.init) ?? "N") --to SET`.")
     }
 
-    private static func chosen(_ disk: SourceDisk, _ request: BackupRequest) throws(Fault) -> Set<Int>? {
-        guard !request.volumes.isEmpty else { return nil }
+    /// The volumes of `disk` that `texts` name; `nil` where they name none of this disk.
+    private static func numbers(
+        _ texts: [String], of disk: SourceDisk, _ request: BackupRequest
+    ) throws(Fault) -> Set<Int>? {
+        guard !texts.isEmpty else { return nil }
         let known = disk.survey.volumes.map { $0.model.number }
         var result: Set<Int> = []
         var isNamed = false
-        for text in request.volumes {
+        for text in texts {
             let (named, number) = DiskSelector.splitPart(text)
             if let number, request.disks.contains(named) {
                 guard named == disk.name else { continue }
@@ -201,7 +213,7 @@ public enum Backup {
                     remedy: "Write a partition's number, or DISK:NUMBER where several disks are named.")
             }
         }
-        // A disk of which no volume is named is imaged whole.
+        // A disk of which no volume is named is imaged with all of them.
         guard isNamed else { return nil }
         if let unknown = result.subtracting(known).min() {
             throw Fault(

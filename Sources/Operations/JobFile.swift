@@ -216,6 +216,7 @@ private struct JobOption {
 
     static let backup = [
         JobOption(key: "name", kind: .text), JobOption(key: "volume", kind: .list),
+        JobOption(key: "whole", kind: .list),
         JobOption(key: "also", kind: .list),
         JobOption(key: "encrypt", kind: .flag), JobOption(key: "passphraseFile", kind: .text),
         JobOption(key: "keyFile", kind: .text), JobOption(key: "cipher", kind: .choice(["aes256", "aes128"])),

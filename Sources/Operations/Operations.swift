@@ -34,6 +34,7 @@ public struct SourceDisk: Sendable {
     /// Opens and surveys the disk `name` stands for. `fileSectorSize` is the sector size of image files.
     public init(_ name: String, scan: DiskScan, fileSectorSize: SectorSize) throws(Fault) {
         let selected = try DiskSelector.resolve(name, in: scan, identify: Identify.volume)
+        SourceDisk.writeBackLayers(of: selected, in: scan)
         let source = try FileSource(path: selected.path, fileSectorSize: fileSectorSize)
         let disk = selected.isWholeDisk ? selected.disk : nil
         self.name = name
@@ -42,6 +43,23 @@ public struct SourceDisk: Sendable {
         self.survey = try DiskSurvey.look(
             at: source, path: selected.path, model: disk?.model, serial: disk?.serial, wwn: disk?.wwn,
             bus: disk?.bus ?? (selected.isFile ? "file" : nil))
+    }
+
+    /// Brings to the disk what programs wrote through the devices that lie on it: partitions, layers, and the loop devices
+    /// over an image file. Each has a page cache of its own, and while something has it open, what was written may still lie
+    /// only there. Those mounted for writing are left alone: a backup refuses them, and a listing must not wait for them.
+    private static func writeBackLayers(of selected: SelectedDisk, in scan: DiskScan) {
+        let names = SourceGuard(scan: scan).names(selected)
+        guard !names.isEmpty else { return }
+        let writable = Set(scan.mounts.filter(\.isWritable).map(\.point))
+        // The topmost first, for its pages go to what lies below.
+        let layers = scan.devices.map { ($0, scan.devices(under: $0.name).union([$0.name])) }
+            .filter { !$0.1.isDisjoint(with: names) }.sorted { $0.1.count > $1.1.count }
+        for (device, _) in layers {
+            var nodes = device.partitions.map { ($0.path, $0.mounts) }
+            if device.path != selected.path { nodes.append((device.path, device.mounts)) }
+            for (path, mounts) in nodes where writable.isDisjoint(with: mounts) { _ = try? FileSource(path: path) }
+        }
     }
 }
 

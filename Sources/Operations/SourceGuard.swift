@@ -9,29 +9,45 @@ struct SourceGuard {
     let scan: DiskScan
 
     /// Kernel names the source is known by: a disk's own, or those of the loop devices over an image file.
-    private func names(_ selected: SelectedDisk) -> Set<String> {
+    func names(_ selected: SelectedDisk) -> Set<String> {
         if let disk = selected.disk { return [disk.name] }
         return Set(scan.devices.filter { $0.backingFile == selected.path }.map(\.name))
     }
 
     /// A disk that something writes to cannot be imaged: its image would mix states of different moments. Layers count:
-    /// a mounted logical volume writes to the disks below it. Throws `source.in-use`.
+    /// a mounted logical volume writes to the disks below it. So does what is held without a mount that is seen here:
+    /// another mount namespace has mounts of its own. Throws `source.in-use`.
     func refuseIfInUse(_ selected: SelectedDisk) throws(Fault) {
         let names = names(selected)
-        guard !names.isEmpty else { return }
-        let writable = Set(scan.mounts.filter(\.isWritable).map(\.point))
+        // A mount that is read-only here may be of a filesystem that is written to elsewhere.
+        let writable = scan.mounts.filter(\.isFilesystemWritable)
         var uses: [String] = []
-        for device in scan.devices {
-            let parts = device.partitions.map { ($0.name, $0.path, $0.mounts, $0.isSwap) }
-            for (name, path, mounts, isSwap) in [(device.name, device.path, device.mounts, device.isSwap)] + parts {
-                let places = mounts.filter { writable.contains($0) }
-                guard isSwap || !places.isEmpty else { continue }
-                // The layers between count too: the source may be one of them.
-                let below = scan.devices(under: name, throughFiles: false).union([device.name])
-                guard !below.isDisjoint(with: names) else { continue }
-                uses += places.map { "\(path) is mounted for writing at \($0)" }
-                if isSwap { uses.append("\(path) is used as swap") }
+        if selected.isFile {
+            // Drivers in user space (ntfs-3g, fuse2fs) mount an image file without a loop device.
+            let file = scan.files.resolved(selected.path) ?? selected.path
+            for mount in writable where mount.source.hasPrefix("/") && scan.files.resolved(mount.source) == file {
+                uses.append("\(selected.path) is mounted for writing at \(mount.point)")
             }
+        }
+        let points = Set(writable.map(\.point))
+        for device in names.isEmpty ? [] : scan.devices {
+            // The layers between count too: the source may be one of them.
+            let below = scan.devices(under: device.name, throughFiles: false).union([device.name])
+            guard !below.isDisjoint(with: names) else { continue }
+            var isHeld = isExplained(device.mounts, device.isSwap, device.holders)
+            let isWholeHeld = isHeld
+            for part in device.partitions {
+                uses += writes(to: part.path, part.mounts, part.isSwap, points)
+                if isExplained(part.mounts, part.isSwap, part.holders) {
+                    isHeld = true
+                } else if !isWholeHeld, ExclusiveHold.exists(on: part.path) {
+                    // The kernel refuses the parts of a disk that is held as a whole, and a disk of which a part is.
+                    isHeld = true
+                    uses.append(held(part.path))
+                }
+            }
+            uses += writes(to: device.path, device.mounts, device.isSwap, points)
+            if !isHeld, ExclusiveHold.exists(on: device.path) { uses.append(held(device.path)) }
         }
         guard !uses.isEmpty else { return }
         throw Fault(
@@ -41,6 +57,20 @@ struct SourceGuard {
             place: selected.path,
             remedy:
                 "Unmount it (or end the swapping: `swapoff`), or boot the Relight environment and image it from there.")
+    }
+
+    private func writes(to path: String, _ mounts: [String], _ isSwap: Bool, _ writable: Set<String>) -> [String] {
+        mounts.filter { writable.contains($0) }.map { "\(path) is mounted for writing at \($0)" }
+            + (isSwap ? ["\(path) is used as swap"] : [])
+    }
+
+    /// Whether it is known what holds a device.
+    private func isExplained(_ mounts: [String], _ isSwap: Bool, _ holders: [String]) -> Bool {
+        !mounts.isEmpty || isSwap || !holders.isEmpty
+    }
+
+    private func held(_ path: String) -> String {
+        "\(path) is held by a program, or mounted where it is not seen from here (`lsns -t mnt`)"
     }
 
     /// Throws `set.on-source` when `set`, a folder, lies on the source.

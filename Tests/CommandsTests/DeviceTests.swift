@@ -61,6 +61,98 @@ struct InUseTests {
         withExtendedLifetime((loop, mount)) {}
     }
 
+    @Test func sourceMountedInAnotherNamespace() throws {
+        try scratch.sh("cp --sparse=always \"$1\" disk.img; mkdir mnt", [samples.wholeExt])
+        let file = "\(scratch.path)/disk.img"
+        let loop = try Loop(file)
+        try scratch.sh(
+            """
+            unshare -m --propagation private sh -c 'mount "$1" mnt && touch ready && while test ! -e stop; do sleep 0.05; done
+              umount mnt; touch gone' sh "$1" >/dev/null 2>&1 &
+            for n in $(seq 1 200); do test -e ready && break; sleep 0.05; done; test -e ready
+            """, [loop.path])
+        defer { _ = try? scratch.sh("touch stop; for n in $(seq 1 100); do test -e gone && break; sleep 0.05; done") }
+        for disk in [loop.path, file] {
+            try Program.mustFail(
+                ["backup", disk, "--to", "\(scratch.path)/set"], status: 4, code: "source.in-use",
+                saying: [disk, "\(loop.path) is held"])
+        }
+    }
+
+    @Test func imageFileMountedWithoutALoopDevice() throws {
+        guard Tool("ntfs-3g", package: "ntfs-3g").path != nil, unsafe access("/dev/fuse", W_OK) == 0 else { return }
+        let file = try scratch.file("disk.img", "16M")
+        try scratch.sh("mkntfs -F -Q -q disk.img; mkdir mnt; ntfs-3g disk.img mnt")
+        defer { _ = try? scratch.sh("umount mnt") }
+        try Program.mustFail(
+            ["backup", file, "--to", "\(scratch.path)/set"], status: 4, code: "source.in-use",
+            saying: [file, "mounted for writing at \(scratch.path)/mnt"])
+    }
+
+    /// A mount that may only be read is no reason to refuse, unless the filesystem is written to through another.
+    @Test func sourceMountedReadOnly() throws {
+        try scratch.sh("cp --sparse=always \"$1\" disk.img", [samples.wholeExt])
+        let loop = try Loop("\(scratch.path)/disk.img")
+        do {
+            let mount = try Mount(["-o", "ro", loop.path], at: "\(scratch.path)/mnt")
+            let backup = try Program.run("backup", loop.path, "--to", "\(scratch.path)/set")
+            #expect(backup.status == 0, "\(backup.err)")
+            withExtendedLifetime(mount) {}
+        }
+        let hidden = try Mount([loop.path], at: "\(scratch.path)/hidden")
+        let mount = try Mount(["--bind", "-o", "ro", hidden.path], at: "\(scratch.path)/mnt")
+        let refused = try Program.mustFail(
+            ["backup", loop.path, "--to", "\(scratch.path)/set"], status: 4, code: "source.in-use",
+            saying: ["mounted for writing at \(mount.path)"])
+        #expect(refused.what?.contains(hidden.path) == true)
+        withExtendedLifetime((hidden, mount)) {}
+    }
+
+    /// Somebody holds the source's pages from before; what lies on it now is what is imaged.
+    @Test func aSourceThatChangedBelowItsPages() throws {
+        try scratch.sh("cp --sparse=always \"$1\" disk.img; cp disk.img other.img; : > letter", [samples.wholeExt])
+        try scratch.sh(
+            "head -c 2000000 /dev/urandom > letter; debugfs -w -R 'write letter letter' other.img 2>/dev/null")
+        let loop = try Loop("\(scratch.path)/disk.img")
+        let held = unsafe open(loop.path, O_RDONLY | O_CLOEXEC)
+        try #require(held >= 0)
+        defer { close(held) }
+        // The device's pages hold the old content; the file below it has the new one.
+        try scratch.sh(
+            "cat \"$1\" > /dev/null; dd if=other.img of=disk.img bs=1M conv=notrunc status=none", [loop.path])
+        let set = "\(scratch.path)/set"
+        let backup = try Program.run("backup", loop.path, "--to", set)
+        #expect(backup.status == 0, "\(backup.err)")
+        let target = try scratch.file("target.img", "24M")
+        let restore = try Program.run("restore", set, "--to", target, "--yes")
+        #expect(restore.status == 0, "\(restore.err)")
+        try scratch.sh("e2fsck -fn target.img; debugfs -R 'dump letter back' target.img 2>/dev/null; cmp letter back")
+    }
+
+    /// What was written through a device on top of the source, and lies in that device's pages only, is imaged.
+    @Test func pagesOfTheDevicesAbove() throws {
+        let file = try scratch.file("disk.img", "8M")
+        let lower = try Loop(file)
+        let upper = try Loop(lower.path)
+        let held = unsafe open(upper.path, O_RDWR | O_CLOEXEC)
+        try #require(held >= 0)
+        defer { close(held) }
+        let set = "\(scratch.path)/set"
+        for (source, mark) in [(lower.path, UInt8(0x41)), (file, 0x42)] {
+            let bytes = [UInt8](repeating: mark, count: 65536)
+            try #require(unsafe pwrite(held, bytes, bytes.count, 4 << 20) == bytes.count)
+            let backup = try Program.run("backup", source, "--to", set)
+            #expect(backup.status == 0, "\(backup.err)")
+            let target = try scratch.file("target\(mark).img", "8M")
+            let restore = try Program.run("restore", set, "--to", target, "--yes")
+            #expect(restore.status == 0, "\(restore.err)")
+            let others = try scratch.sh(
+                "dd if=\"$1\" bs=64K skip=64 count=1 status=none | tr -d \"$2\" | wc -c",
+                [target, mark == 0x41 ? "A" : "B"])
+            #expect(others == "0\n")
+        }
+    }
+
     @Test func partitionAsSource() throws {
         let loop = try Loop(samples.gpt, "--read-only", "--partscan")
         // Without udev the partition's node may be missing; then there is nothing to name.

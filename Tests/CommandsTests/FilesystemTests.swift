@@ -1,6 +1,7 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+import Findings
 import FoundationEssentials
 import Glibc
 import Testing
@@ -33,6 +34,108 @@ struct FilesystemTests {
         let restore = try Program.run("restore", "\(scratch.path)/set", "--to", target, "--yes")
         #expect(restore.status == 0, "\(restore.err)")
         return target
+    }
+
+    /// A volume with the header of Windows's shadow copies: told everywhere, until it is imaged in full.
+    @Test(.enabled(if: Tool("mkntfs", package: "ntfs-3g").path != nil, "ntfs-3g is needed"))
+    func shadowCopiesAreToldUnlessAllIsImaged() throws {
+        let scratch = try Scratch()
+        try scratch.sh(
+            """
+            truncate -s 32M p; mkntfs -F -Q -q -L Windows p 2>/dev/null
+            printf '\\x6b\\x87\\x08\\x38\\x76\\xc1\\x48\\x4e\\xb7\\xae\\x04\\x04\\x6e\\x6c\\xc7\\x52' |
+              dd of=p bs=1 seek=$((0x1E00)) conv=notrunc status=none
+            printf '\\x40' | dd of=p bs=1 seek=$((0x1E00 + 49)) conv=notrunc status=none
+            printf deleted | dd of=p bs=1 seek=$((20 << 20)) conv=notrunc status=none
+            """)
+        let image = "\(scratch.path)/p"
+        let set = "\(scratch.path)/set"
+        func warnings(_ arguments: String...) throws -> [String] {
+            let run = try Program.run(["--json"] + arguments)
+            #expect(run.status == 0, "\(run.err)")
+            let findings = try run.document().findings ?? []
+            return findings.filter { $0.code == "volume.snapshots" }.map(\.what)
+        }
+        let disks = try Program.run("disks", image)
+        #expect(disks.out.contains("warning: ") && disks.out.contains("shadow copies"), "\(disks.out)")
+        #expect(try warnings("backup", image, "--to", set).count == 1)
+        #expect(try Program.run("show", set).out.contains("shadow copies"))
+
+        #expect(try warnings("backup", image, "--to", set, "--whole", "0") == [])
+        let show = try Program.run("show", set).out
+        #expect(!show.contains("shadow copies") && show.contains("--whole"), "\(show)")
+        let target = try scratch.file("target.img", "32M")
+        let restore = try Program.run("restore", set, "--to", target, "--yes")
+        #expect(restore.status == 0, "\(restore.err)")
+        try scratch.sh("cmp p target.img")
+    }
+
+    @Test func aVolumeInFull() throws {
+        let samples = try Samples.get()
+        let scratch = try Scratch()
+        // The end of the last partition is free space.
+        try scratch.sh(
+            """
+            cp --sparse=always "$1" d.img
+            printf 'a deleted file' | dd of=d.img bs=1 seek=$(((28672 + 81000) * 512)) conv=notrunc status=none
+            """, [samples.gpt])
+        let image = "\(scratch.path)/d.img"
+        let set = "\(scratch.path)/set"
+        for (whole, holds) in [("--whole=4", true), ("--whole=2", false)] {
+            let backup = try Program.run("backup", image, "--to", set, whole)
+            #expect(backup.status == 0, "\(backup.err)")
+            #expect(backup.err.contains("asked for with `--whole`"), "\(backup.err)")
+            let target = try scratch.file("target\(holds).img", "64M")
+            #expect(try Program.run("restore", set, "--to", target, "--yes").status == 0)
+            #expect(((try? scratch.sh("grep -q 'a deleted file' \"$1\"", [target])) != nil) == holds)
+        }
+        for (options, code) in [
+            (["--whole", "9"], "missing"), (["--whole", "x"], "usage"), (["--whole", "4", "--volume", "2"], "usage"),
+        ] {
+            let refused = try Program.run(["--json", "backup", image, "--to", set] + options)
+            #expect(try refused.document().code == code, "\(options)")
+        }
+    }
+
+    /// Bitmaps of alternating bits cost no more memory than others: one bit for each block, and what is always bounded.
+    @Test(.enabled(if: Tool("python3", package: "python3").path != nil, "python3 is needed"))
+    func alternatingBitmapsOfAVeryLargeFilesystem() throws {
+        let scratch = try Scratch()
+        try scratch.sh(
+            #"""
+            truncate -s 8M small; mke2fs -q -F -t ext2 -b 1024 -N 8192 -O ^resize_inode small
+            python3 - <<'E'
+            import struct
+            groups = 66000                      # of 8192 blocks: more than 2^29
+            small = open("small", "rb").read()
+            super = bytearray(small[1024:2048])
+            inodes, = struct.unpack_from("<I", super, 40)
+            struct.pack_into("<I", super, 0, groups * inodes)
+            struct.pack_into("<I", super, 4, 1 + groups * 8192)
+            tables = (1 + 1 + (groups * 32 + 1023) // 1024 + 15) // 16 * 16
+            full, half, table = tables, tables + 2, tables + 4
+            hostile = range(32000, 32000 + 1600)
+            def descriptor(group):
+                return struct.pack("<IIIHHH14x", half if group in hostile else full, full, table, 4096, 0, 0)
+            with open("large", "wb") as file:
+                file.truncate((1 + groups * 8192) * 1024)
+                file.seek(1024); file.write(super)
+                file.seek(2048); file.write(b"".join(descriptor(group) for group in range(groups)))
+                file.seek(full * 1024); file.write(bytes([0xFF]) * 1024)
+                file.seek(half * 1024); file.write(bytes([0x55]) * 1024)
+            E
+            """#)
+        let tests = #filePath.split(separator: "/").dropLast(2).joined(separator: "/")
+        let cost = try scratch.sh(
+            "python3 \"/$1/Judges/run_limited.py\" 110 \"$2\" disks large 2>output",
+            [tests, try #require(Program.path)])
+        let numbers = cost.split(whereSeparator: \.isWhitespace).compactMap { Int($0) }
+        try #require(numbers.count == 3)
+        #expect(numbers[0] == 0)
+        // 64 MiB of bits, 64 MiB of lists, and the program itself.
+        #expect(numbers[2] < 220 << 10, "\(cost)")
+        let shown = try scratch.sh("cat output")
+        #expect(!shown.contains("whole"), "\(shown)")
     }
 
     @Test(.enabled(if: canMountNTFS, "ntfs-3g and FUSE are needed"))

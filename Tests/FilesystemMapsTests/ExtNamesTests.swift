@@ -33,6 +33,20 @@ struct ExtNamesTests {
             ExtentList(extents), of: try FileSource(path: image), kind: .ext4, limits: limits)
     }
 
+    /// However much free space was lost, whoever is waiting is asked on the way.
+    @Test func theTimeLimitReachesFreeSpace() throws {
+        let folder = try ScratchFolder()
+        let shape = ExtTests.Shape(options: ["-t", "ext4", "-b", "1024", "-O", "^resize_inode"], mebibytes: 64)
+        let source = try FileSource(path: try ExtTests.made(shape, in: folder))
+        let end = Extent(from: .mebibytes(42), to: .mebibytes(64))
+        let (few, all) = try StopCount.calls(of: .ext4, source, last: end)
+        #expect(all >= few + 4)
+        let cut = try StopCount.stopped(after: few + 1, of: .ext4, source, end)
+        #expect(cut.notes.contains { $0.contains("time") })
+        #expect(cut.items.reduce(.zero) { $0 + $1.bytes } == end.length)
+        #expect(cut.items.contains { $0.kind == .unknown })
+    }
+
     static func block(_ number: UInt64, _ size: UInt64) -> Extent {
         Extent(from: ByteCount(number * size), to: ByteCount((number + 1) * size))
     }

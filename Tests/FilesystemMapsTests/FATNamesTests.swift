@@ -49,6 +49,19 @@ struct FATNamesTests {
         return Extent(from: ByteCount(start), to: ByteCount(start) + boot.clusterBytes)
     }
 
+    /// However much free space was lost, whoever is waiting is asked on the way.
+    @Test func theTimeLimitReachesFreeSpace() throws {
+        let folder = try ScratchFolder()
+        let source = try FileSource(path: try Self.made("32", folder))
+        let end = Extent(from: .mebibytes(30), to: .mebibytes(60))
+        let (few, all) = try StopCount.calls(of: .fat, source, last: end)
+        #expect(all >= few + 10)
+        let cut = try StopCount.stopped(after: few + 2, of: .fat, source, end)
+        #expect(cut.notes.contains { $0.contains("time") })
+        #expect(cut.items.reduce(.zero) { $0 + $1.bytes } == end.length)
+        #expect(cut.items.contains { $0.kind == .unknown } && cut.items.contains { $0.kind == .free })
+    }
+
     @Test(arguments: ["12", "16", "32"]) func eachClusterBelongsToWhatMtoolsSays(width: String) throws {
         let folder = try ScratchFolder()
         let image = try Self.made(width, folder)

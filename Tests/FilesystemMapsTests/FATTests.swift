@@ -59,7 +59,9 @@ struct FATTests {
         let start = try #require(
             report.split(separator: "\n").first { $0.hasPrefix("Data area starts at byte") }
                 .flatMap { $0.split(separator: " ").dropFirst(5).first }.flatMap { UInt64($0) })
-        #expect(map.used.byteCount.bytes == start + clusters * (map.blockSize?.bytes ?? 0))
+        let size = try #require(map.filesystemSize)
+        let inFilesystem = map.used.intersection(Extent(from: .zero, to: size)).byteCount.bytes
+        #expect(inFilesystem == start + clusters * (map.blockSize?.bytes ?? 0))
 
         let copy = try folder.file("copy.img", .mebibytes(shape.mebibytes))
         try restored(source, map.used, to: copy)
@@ -115,6 +117,122 @@ struct FATTests {
         #expect(map.wholeBecause == nil)
     }
 
+    static func boot(_ image: String) throws -> FATBootSector {
+        try FATBootSector(parsing: try FileSource(path: image).bytes(at: .zero, count: 512))
+    }
+
+    /// Empties all copies of the table from byte `first` of each on.
+    static func emptyTables(_ image: String, from first: UInt64) throws {
+        let boot = try boot(image)
+        let size = boot.bytesPerSector.bytes
+        for table in 0..<boot.tables {
+            let start = (boot.reservedSectors + table * boot.tableSectors) * size
+            try poke(image, start + first, [UInt8](repeating: 0, count: Int(boot.tableSectors * size - first)))
+        }
+    }
+
+    static func expectWhole(_ image: String, _ states: [VolumeState], _ reason: String) throws {
+        let source = try FileSource(path: image)
+        let map = try FilesystemMaps.map(source)
+        #expect(map.states == states)
+        #expect(map.used == ExtentList(Extent(from: .zero, to: source.length)))
+        #expect(map.wholeBecause?.contains(reason) == true, "\(map.wholeBecause ?? "mapped")")
+    }
+
+    @Test(arguments: [2, 3, 5])
+    func aTableThatCallsEverythingFreeIsNotBelieved(shape: Int) throws {
+        let folder = try ScratchFolder()
+        let image = try Self.made(Self.shapes[shape], in: folder)
+        let bits = try Self.boot(image).width.bits
+        try Self.emptyTables(image, from: 2 * bits / 8)
+        try Self.expectWhole(image, [.damaged], "calls free")
+    }
+
+    @Test func aTableWithoutItsHeadIsNotBelieved() throws {
+        let folder = try ScratchFolder()
+        let image = try Self.made(Self.shapes[3], in: folder)
+        try Self.emptyTables(image, from: 0)
+        try Self.expectWhole(image, [.dirty, .damaged], "does not begin as one does")
+    }
+
+    /// As after a crash: the directories are written, the table's later sectors are not.
+    @Test func aDirtyVolumeWhoseTableLagsBehindIsWhole() throws {
+        let folder = try ScratchFolder()
+        let image = try Self.made(Self.shapes[4], in: folder)
+        try poke(image, 65, [1])
+        try Self.emptyTables(image, from: 512)
+        try Self.expectWhole(image, [.dirty, .damaged], "calls free")
+    }
+
+    @Test func aFileWhoseChainEndsEarlyMakesItWhole() throws {
+        let folder = try ScratchFolder()
+        let image = try Self.made(Self.shapes[3], in: folder)
+        let boot = try Self.boot(image)
+        // The first chain that goes on for two more clusters ends at its first.
+        let table = FATTable(try FileSource(path: image), boot)
+        let all = (3..<UInt32(boot.clusters)).first { table.next($0) == $0 + 1 && table.next($0 + 1) == $0 + 2 }
+        let cluster = UInt64(try #require(all))
+        for copy in 0..<boot.tables {
+            let start = (boot.reservedSectors + copy * boot.tableSectors) * 512
+            try poke(image, start + cluster * 4, [0xFF, 0xFF, 0xFF, 0x0F])
+        }
+        try Self.expectWhole(image, [.damaged], "end before")
+    }
+
+    @Test func aDirectoryThatWasNeverWrittenMakesItWhole() throws {
+        let folder = try ScratchFolder()
+        let image = try Self.made(Self.shapes[3], in: folder)
+        let source = try FileSource(path: image)
+        let all = try source.bytes(at: .zero, count: 64 << 20)
+        // The directory `sub` begins with its entry of itself.
+        let itself = Array(".          ".utf8) + [0x10]
+        let boot = try Self.boot(image)
+        let start = Int(boot.firstDataSector * 512)
+        let place = stride(from: start, to: all.count, by: Int(boot.clusterBytes.bytes))
+            .first { Array(all[$0..<$0 + 12]) == itself }
+        try poke(image, UInt64(try #require(place)), [UInt8](repeating: 0, count: 512))
+        try Self.expectWhole(image, [.damaged], "does not begin")
+    }
+
+    /// Whatever the boot sector says of one table being the only one kept up to date: Linux reads the first.
+    @Test func allCopiesCountWithoutMirroring() throws {
+        let folder = try ScratchFolder()
+        let image = try Self.made(Self.shapes[3], in: folder)
+        let before = try FilesystemMaps.map(try FileSource(path: image))
+        let boot = try Self.boot(image)
+        try poke(image, 40, [0x81])
+        try poke(
+            image, boot.reservedSectors * 512 + (boot.clusters + 1) * 4, [0xFF, 0xFF, 0xFF, 0x0F])
+        let after = try FilesystemMaps.map(try FileSource(path: image))
+        #expect(after.used.byteCount == before.used.byteCount + boot.clusterBytes)
+        #expect(after.states == [.dirty])
+    }
+
+    @Test(arguments: [UInt64(0), 1])
+    func aCopyThatCannotBeReadIsDoneWithout(copy: UInt64) throws {
+        let folder = try ScratchFolder()
+        let source = try FileSource(path: try Self.made(Self.shapes[3], in: folder))
+        let boot = try FATBootSector(parsing: source.bytes(at: .zero, count: 512))
+        let before = try FilesystemMaps.map(source)
+        func bad(_ copies: ClosedRange<UInt64>) -> any BlockSource {
+            Faulty(
+                source,
+                bad: ExtentList(
+                    copies.map { copy in
+                        let start = ByteCount((boot.reservedSectors + copy * boot.tableSectors) * 512)
+                        return Extent(from: start, to: start + ByteCount(4096))
+                    }))
+        }
+        let map = try FATReader.map(bad(copy...copy), before.identity)
+        #expect(map.wholeBecause == nil)
+        #expect(map.states == [.damaged])
+        #expect(map.damage?.contains("allocation tables") == true)
+        #expect(map.used == before.used.intersection(Extent(from: .zero, to: boot.size)))
+        let none = try FilesystemMaps.map(bad(0...1), identified: before.identity)
+        #expect(none.used.byteCount == source.length)
+        #expect(none.wholeBecause != nil)
+    }
+
     @Test func aVolumeWithoutItsEndIsDamaged() throws {
         let folder = try ScratchFolder()
         let image = try Self.made(Self.shapes[3], in: folder)
@@ -134,6 +252,7 @@ struct FATTests {
         bytes[17] = 16
         bytes[19] = 20
         bytes[22] = 1
+        bytes[21] = 0xF8
         // Media and end, then clusters 2 free, 3 used, 4 free, 5 used, 6 bad, 7 used.
         let entries: [UInt16] = [0xFF8, 0xFFF, 0, 0x123, 0, 0x0F0, 0xFF7, 0xF00]
         for (index, entry) in entries.enumerated() {

@@ -324,6 +324,9 @@ struct NTFSTests {
         }
         #expect(map.states == [log.state ?? .clean], "\(map.wholeBecause ?? "")")
         #expect((map.wholeBecause == nil) == (log.state == nil))
+        if log.name == "fast startup" {
+            #expect(map.wholeBecause?.contains("attach it there and eject it") == true)
+        }
         #expect((map.used.byteCount == .mebibytes(64)) == (log.state != nil))
     }
 
@@ -415,6 +418,74 @@ struct NTFSTests {
             try poke(image, bitmap + volume.boot.mft / 8, [0])
         }
         Self.expectWhole(map, [.damaged], "free")
+    }
+
+    /// The record and clusters of a file of several clusters.
+    static func someFile(_ volume: NTFSVolume) throws -> (number: UInt64, extents: [Extent]) {
+        for number in 64..<UInt64(200) {
+            guard let record = try? volume.record(number),
+                let data = try? volume.stream(record, type: NTFSAttribute.data, named: "", "the file"),
+                data.size > 60_000
+            else { continue }
+            return (number, volume.extents(data))
+        }
+        throw Fault(.system, what: "no file", remedy: "")
+    }
+
+    /// Clears the bits of an extent in $Bitmap.
+    static func free(_ extent: Extent, _ volume: NTFSVolume, _ image: String) throws {
+        let bitmap = try first(.bitmap, of: volume).start.bytes
+        let size = volume.boot.clusterSize.bytes
+        for cluster in extent.start.bytes / size..<extent.end.bytes / size {
+            let place = bitmap + cluster / 8
+            let old = try FileSource(path: image).bytes(at: ByteCount(place), count: 1)[0]
+            try poke(image, place, [old & ~(1 << UInt8(cluster % 8))])
+        }
+    }
+
+    /// A driver without a log was cut off: the file's record is on the disk, its bits in the bitmap are not.
+    @Test(arguments: [Shape(cluster: 512), Shape(cluster: 4096)])
+    func clustersOfRecordsThatTheBitmapCallsFreeAreUsed(shape: Shape) throws {
+        let folder = try ScratchFolder()
+        let image = try Self.made(shape, in: folder)
+        let before = try FilesystemMaps.map(try FileSource(path: image))
+        let volume = try Self.volume(image)
+        let (_, extents) = try Self.someFile(volume)
+        for extent in extents { try Self.free(extent, volume, image) }
+        let map = try FilesystemMaps.map(try FileSource(path: image))
+        #expect(map.wholeBecause == nil, "\(map.wholeBecause ?? "")")
+        #expect(map.states == [.damaged])
+        #expect(map.damage?.contains("\(ExtentList(extents).byteCount) of its files' clusters free") == true)
+        #expect(map.used == before.used)
+    }
+
+    @Test func aRecordThatCannotBeReadMakesItWholeAfterSuchADriver() throws {
+        let folder = try ScratchFolder()
+        let image = try Self.made(Shape(cluster: 4096), in: folder)
+        let (number, _) = try Self.someFile(Self.volume(image))
+        let place = try Self.places(number, image)[0]
+        try poke(image, place + 510, [0xEE, 0xEE])
+        Self.expectWhole(try FilesystemMaps.map(try FileSource(path: image)), [.damaged], "only in part")
+        try poke(image, place, Array("BAAD".utf8))
+        Self.expectWhole(try FilesystemMaps.map(try FileSource(path: image)), [.damaged], "no FILE record")
+    }
+
+    @Test(arguments: [(UInt8(1), true), (0, false)])
+    func shadowCopiesAreTold(catalogue: UInt8, told: Bool) throws {
+        let map = try Self.spoiled { image in
+            let guid: [UInt8] = [
+                0x6B, 0x87, 0x08, 0x38, 0x76, 0xC1, 0x48, 0x4E, 0xB7, 0xAE, 0x04, 0x04, 0x6E, 0x6C, 0xC7, 0x52,
+            ]
+            try poke(image, 0x1E00, guid + [1, 0, 0, 0, 1, 0, 0, 0])
+            try poke(image, 0x1E00 + 50, [catalogue])
+        }
+        #expect(map.wholeBecause == nil)
+        #expect(map.warnings.map(\.code) == (told ? ["volume.snapshots"] : []))
+        #expect(map.warnings.allSatisfy { $0.what.contains("--whole") })
+        let full = map.inFull(length: .mebibytes(64))
+        #expect(full.warnings.isEmpty)
+        #expect(full.used.byteCount == .mebibytes(64))
+        #expect(full.wholeBecause?.contains("--whole") == true)
     }
 
     @Test func anotherNumberOfClustersThanTheBitmapsMakesItWhole() throws {

@@ -51,8 +51,8 @@ import Testing
             ]
         ),
         (
-            "{backup: {disks: ['a.img'], to: '/s', level: 'off', noVerify: false}}",
-            ["backup", "--to=/s", "--level=off", "--", "a.img"]
+            "{backup: {disks: ['a.img'], to: '/s', level: 'off', noVerify: false, whole: [2, 'a.img:3']}}",
+            ["backup", "--to=/s", "--level=off", "--whole=2", "--whole=a.img:3", "--", "a.img"]
         ),
         ("{verify: {from: '/s@ab12'}}", ["verify", "--", "/s@ab12"]),
         (

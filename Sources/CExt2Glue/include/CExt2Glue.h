@@ -27,6 +27,8 @@ enum relight_ext_problem {
     RELIGHT_EXT_FREE_COUNT = 4,
     /// Read-only compatible features that this libext2fs does not know.
     RELIGHT_EXT_UNKNOWN_FEATURES = 5,
+    /// A group's bitmap has more free blocks than its descriptor says.
+    RELIGHT_EXT_GROUP_FREE_COUNT = 6,
 };
 
 struct relight_ext_summary {
@@ -42,6 +44,10 @@ struct relight_ext_summary {
     /// Blocks that are free by the bitmaps, and by the group descriptors.
     uint64_t free_in_bitmaps;
     uint64_t free_in_descriptors;
+    /// Inodes in use by the group descriptors, and what a group has of inodes and blocks.
+    uint64_t inodes_in_use;
+    uint32_t inodes_per_group;
+    uint32_t blocks_per_group;
 };
 
 /// Opens the filesystem that `read` reads, checks its groups, and hands each run of used blocks to `run`.

@@ -5,6 +5,7 @@ import Blocks
 import CExt2Glue
 import Findings
 import Geometry
+import Threads
 
 /// Which files of an ext2, ext3 or ext4 filesystem lie at damaged places. Every inode is asked once where its blocks lie;
 /// names are looked for afterwards, and only for those that were hit.
@@ -50,7 +51,7 @@ struct ExtNames {
         var walk = ExtNames(volume, damaged, limits)
         try walk.groups()
         try walk.inodes()
-        walk.unclaimed()
+        try walk.unclaimed()
         try walk.findNames()
         return walk.result
     }
@@ -211,25 +212,40 @@ struct ExtNames {
     }
 
     /// What no inode and no table claimed: free, or not known.
-    private mutating func unclaimed() {
+    private mutating func unclaimed() throws(Fault) {
         let left = tally.unclaimed
         guard !left.isEmpty else { return }
         let hasBitmap = (try? volume.loadBitmap()) != nil
         if !hasBitmap { tally.note("Whether the rest is in use cannot be told: the block bitmaps cannot be read.") }
         let size = volume.extent(0, volume.facts.blocks) ?? Extent(from: .zero, to: .zero)
+        var pending = LossTally.Alike()
+        var rounds = 0
         for extent in left.extents {
             let outside = Extent(from: max(extent.start, size.end), to: extent.end)
-            if !outside.isEmpty { tally.add(.free, "behind the filesystem's end", outside.length) }
+            if !outside.isEmpty { pending.add(.free, "behind the filesystem's end", outside.length, to: &tally) }
             var position = extent.start
             let end = min(extent.end, size.end)
             while position < end {
+                rounds += 1
+                if rounds % 4096 == 0 {
+                    try Interruption.check()
+                    if limits.stop() {
+                        pending.add(.unknown, "not known", end - position, to: &tally)
+                        tally.note("The time to look for names ended before everything was looked at.")
+                        break
+                    }
+                }
                 // Along blocks, joined while they are alike.
                 let next = min((position.roundedDown(to: volume.blockSize)).adding(volume.blockSize) ?? end, end)
-                let isFree = hasBitmap && !volume.isUsed(at: position)
-                tally.add(isFree ? .free : .unknown, isFree ? "free space" : "not known", next - position)
+                if hasBitmap, !volume.isUsed(at: position) {
+                    pending.add(.free, "free space", next - position, to: &tally)
+                } else {
+                    pending.add(.unknown, "not known", next - position, to: &tally)
+                }
                 position = next
             }
         }
+        pending.end(&tally)
     }
 }
 

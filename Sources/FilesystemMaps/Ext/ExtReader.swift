@@ -65,7 +65,7 @@ enum ExtReader {
         for run in reader.runs.list.extents { used.add(run) }
         result.used = used.list.intersection(Extent(from: .zero, to: size))
         result.states = [.clean]
-        result.minimum = estimate(result.used.byteCount, of: size)
+        result.minimum = estimate(result.used.byteCount, summary, of: size)
         result.minimumIs = "estimated"
         return result
     }
@@ -123,16 +123,26 @@ enum ExtReader {
                 "Its bitmaps have \(summary.free_in_bitmaps) free blocks, its group descriptors "
                     + "\(summary.free_in_descriptors).", .damaged
             )
+        case RELIGHT_EXT_GROUP_FREE_COUNT.rawValue:
+            return (
+                "The bitmap of group \(summary.group) has more free blocks than the group's descriptor says.", .damaged
+            )
         case RELIGHT_EXT_UNKNOWN_FEATURES.rawValue:
             return ("It has read-only compatible features unknown here.", .unknownFeatures)
         default: return ("Its metadata are damaged.", .damaged)
         }
     }
 
-    /// What resize2fs would need at most: what is in use, and room to move it.
-    private static func estimate(_ used: ByteCount, of size: ByteCount) -> ByteCount {
+    /// Not less than resize2fs needs: what is in use and room to move it, and as many groups as hold the inodes in use,
+    /// for a group's inodes go with it.
+    private static func estimate(_ used: ByteCount, _ summary: relight_ext_summary, of size: ByteCount) -> ByteCount {
         let room = ByteCount(used.bytes / 20) + .mebibytes(4)
-        return min(used.adding(room)?.roundedUp(to: .mebibytes(1)) ?? size, size)
+        let blocks = used.adding(room)?.roundedUp(to: .mebibytes(1)) ?? size
+        guard summary.inodes_per_group > 0 else { return size }
+        let groups = (summary.inodes_in_use + UInt64(summary.inodes_per_group) - 1) / UInt64(summary.inodes_per_group)
+        let inodes = ByteCount(UInt64(summary.block_size)).multiplied(by: UInt64(summary.blocks_per_group))?
+            .multiplied(by: groups)
+        return min(max(blocks, inodes ?? size), size)
     }
 
     /// What libext2fs is given instead of a file.

@@ -17,6 +17,10 @@ struct FATBootSector: Hashable {
     var tables: UInt64
     /// BPB_RootEntCnt; 0 in FAT32.
     var rootEntries: UInt64
+    /// BPB_Media.
+    var media: UInt8
+    /// BPB_RootClus; 0 outside FAT32.
+    var rootCluster: UInt32
     /// BPB_FATSz16 or 32.
     var tableSectors: UInt64
     /// BPB_TotSec16 or 32.
@@ -58,6 +62,8 @@ struct FATBootSector: Hashable {
         tableSectors =
             table != 0 ? UInt64(table) : UInt64(try span.littleEndian(UInt32.self, "BPB_FATSz32", at: 36))
         is32 = table == 0
+        media = try span.littleEndian(UInt8.self, "BPB_Media", at: 21)
+        rootCluster = is32 ? try span.littleEndian(UInt32.self, "BPB_RootClus", at: 44) & 0x0FFF_FFFF : 0
         flags = is32 ? try span.littleEndian(UInt16.self, "BPB_ExtFlags", at: 40) : 0
         isMarkedDirty = try span.littleEndian(UInt8.self, "BS_Reserved1", at: is32 ? 65 : 37) & 1 != 0
         guard tableSectors > 0, firstDataSector < totalSectors else {
@@ -102,6 +108,15 @@ enum FATWidth: Hashable {
         case .fat12: 12
         case .fat16: 16
         case .fat32: 32
+        }
+    }
+
+    /// An entry with all bits set.
+    var ones: UInt32 {
+        switch self {
+        case .fat12: 0xFFF
+        case .fat16: 0xFFFF
+        case .fat32: 0x0FFF_FFFF
         }
     }
 

@@ -51,7 +51,7 @@ struct FATNames {
         var walk = FATNames(spared, boot, damaged, limits)
         walk.regions()
         try walk.walk()
-        walk.unclaimed()
+        try walk.unclaimed()
         return LostContent(items: walk.items + walk.tally.others, more: walk.more, notes: walk.tally.notes)
     }
 
@@ -201,26 +201,39 @@ struct FATNames {
     }
 
     /// What no file and no table claimed: free, or not known.
-    private mutating func unclaimed() {
+    private mutating func unclaimed() throws(Fault) {
+        var pending = LossTally.Alike()
+        var rounds = 0
         for extent in tally.unclaimed.extents {
             let clusters = Extent(from: dataStart, to: boot.size)
             let outside = extent.length - extent.intersection(clusters).length
-            if outside > .zero { tally.add(.free, "behind the last cluster", outside) }
+            if outside > .zero { pending.add(.free, "behind the last cluster", outside, to: &tally) }
             var position = max(extent.start, clusters.start)
             let end = min(extent.end, clusters.end)
             while position < end {
+                rounds += 1
+                if rounds % 4096 == 0 {
+                    try Interruption.check()
+                    if limits.stop() {
+                        pending.add(.unknown, "not known", end - position, to: &tally)
+                        tally.note("The time to look for names ended before everything was looked at.")
+                        break
+                    }
+                }
                 let cluster = (position - dataStart).bytes / boot.clusterBytes.bytes + 2
                 let next = min(dataStart + ByteCount((cluster - 1) * boot.clusterBytes.bytes), end)
                 let value = UInt32(exactly: cluster).flatMap { table.entry($0) }
                 if UInt64(cluster) >= boot.clusters + 2 {
-                    tally.add(.free, "behind the last cluster", next - position)
+                    pending.add(.free, "behind the last cluster", next - position, to: &tally)
                 } else if value == 0 || value == boot.width.bad {
-                    tally.add(.free, value == 0 ? "free space" : "clusters marked as bad", next - position)
+                    let name: StaticString = value == 0 ? "free space" : "clusters marked as bad"
+                    pending.add(.free, name, next - position, to: &tally)
                 } else {
-                    tally.add(.unknown, "not known", next - position)
+                    pending.add(.unknown, "not known", next - position, to: &tally)
                 }
                 position = max(next, position + ByteCount(1))
             }
         }
+        pending.end(&tally)
     }
 }

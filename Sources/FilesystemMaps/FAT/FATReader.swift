@@ -5,44 +5,49 @@ import BinaryFields
 import Blocks
 import Findings
 import Geometry
-import Threads
 import MachineModel
+import Threads
 
 /// FAT12, FAT16 and FAT32: everything before the first cluster (boot sectors, FSInfo, both tables, the fixed root
 /// directory), and each cluster that is neither free nor bad in at least one copy of the table.
+///
+/// The table is believed only where it begins as one does and where every directory and file has all of its clusters in
+/// it (``FATTree``). Nothing orders what is written to a FAT: after a crash, or where sectors of the table were lost, a
+/// directory may name files whose clusters the table calls free. All copies count, also where the boot sector says that
+/// only one of them is kept up to date: not every system heeds that. A copy that cannot be read is done without.
 enum FATReader {
     @Sendable static func map(_ volume: any BlockSource, _ identity: Identity) throws(Fault) -> VolumeMap {
-        var result = VolumeMap(identity: identity, whole: volume.length)
+        try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in try map(volume, into: &result) }
+    }
+
+    private static func map(_ volume: any BlockSource, into result: inout VolumeMap) throws(MapProblem) {
+        let sector = try Fields("the boot sector", of: volume, at: .zero, count: 512)
         let boot: FATBootSector
-        do {
-            boot = try FATBootSector(parsing: try volume.bytes(at: .zero, count: 512))
-        } catch let error as FieldError {
-            return result.whole(because: "Its boot sector is damaged: \(error).", .damaged)
-        } catch let error as Fault {
-            throw error
-        } catch {
-            return result.whole(because: "Its boot sector is damaged.", .damaged)
+        do throws(FieldError) { boot = try FATBootSector(parsing: sector.bytes) } catch {
+            throw .damaged("Its boot sector is damaged: \(error).")
         }
         result.blockSize = boot.clusterBytes
         result.filesystemSize = boot.size
         guard boot.size <= volume.length else {
-            return result.whole(
-                because:
-                    "The filesystem (\(boot.size)) is larger than the volume (\(volume.length)): its end is missing.",
-                .damaged)
+            throw .damaged(
+                "The filesystem (\(boot.size)) is larger than the volume (\(volume.length)): its end is missing.")
         }
         var walk = FATWalk(boot)
-        do {
-            try walk.run(over: volume)
-        } catch {
-            switch error {
-            case .fault(let fault): throw fault
-            case .damaged(let what): return result.whole(because: what, .damaged)
-            }
+        try walk.run(over: volume)
+        if boot.isMarkedDirty || walk.isMarkedDirty || walk.copiesDiffer { result.states.append(.dirty) }
+        if walk.isCopyUnreadable {
+            result.states.append(.damaged)
+            result.damage =
+                "A part of one of its two allocation tables cannot be read; the other was used. Image it now and replace "
+                + "the disk."
         }
+        guard walk.hasHead else {
+            throw .damaged("Its allocation table does not begin as one does: its first sectors were lost.")
+        }
+        var tree = FATTree(volume, boot)
+        try tree.check()
         result.used = walk.used.list
-        result.states = boot.isMarkedDirty || walk.isMarkedDirty || walk.copiesDiffer ? [.dirty] : [.clean]
-        return result
+        if result.states.isEmpty { result.states = [.clean] }
     }
 }
 
@@ -55,31 +60,21 @@ struct FATWalk {
     var isMarkedDirty = false
     /// Whether the copies are not equal.
     var copiesDiffer = false
-
-    enum Problem: Error {
-        case fault(Fault)
-        case damaged(String)
-    }
+    /// Whether a part of one copy cannot be read, while the other's can.
+    var isCopyUnreadable = false
+    /// Whether entry 0 of a copy is what it must be: BPB_Media below, ones above.
+    var hasHead = false
 
     init(_ boot: FATBootSector) { self.boot = boot }
 
     /// Entries read at a time: a multiple of two, so that no entry of FAT12 is cut.
     private static let batch: UInt64 = 1 << 18
 
-    mutating func run(over volume: any BlockSource) throws(Problem) {
+    mutating func run(over volume: any BlockSource) throws(MapProblem) {
         let sector = boot.bytesPerSector.bytes
         let dataStart = ByteCount(boot.firstDataSector * sector)
         used.add(Extent(from: .zero, to: dataStart))
         let width = boot.width
-        // FAT32 may name one table as the only one kept up to date.
-        var copies = Array(0..<boot.tables)
-        if width == .fat32, boot.flags & 0x80 != 0 {
-            let active = UInt64(boot.flags & 0xF)
-            guard active < boot.tables else {
-                throw .damaged("It names allocation table \(active) as the active one but has \(boot.tables).")
-            }
-            copies = [active]
-        }
         let entries = boot.clusters + 2
         var first: UInt64 = 0
         while first < entries {
@@ -87,18 +82,25 @@ struct FATWalk {
             let count = min(FATWalk.batch, entries - first)
             var taken = [Bool](repeating: false, count: Int(count))
             var reference: [UInt8]?
-            for copy in copies {
+            var unreadable: Fault?
+            for copy in 0..<boot.tables {
                 let start = (boot.reservedSectors + copy * boot.tableSectors) * sector + first * width.bits / 8
                 let bytes: [UInt8]
-                do {
+                do throws(Fault) {
                     bytes = try volume.bytes(at: ByteCount(start), count: Int((count * width.bits + 7) / 8))
                 } catch {
-                    throw .fault(error)
+                    guard error.code == .unreadable else { throw .fault(error) }
+                    unreadable = error
+                    continue
                 }
                 if reference == bytes { continue }
                 if reference != nil { copiesDiffer = true }
                 if reference == nil { reference = bytes }
                 take(bytes, width, first: first, into: &taken)
+            }
+            if let unreadable {
+                guard reference != nil else { throw .fault(unreadable) }
+                isCopyUnreadable = true
             }
             var run: Extent?
             for index in 0..<taken.count where taken[index] {
@@ -130,6 +132,7 @@ struct FATWalk {
             case .fat32:
                 value = (try? span.littleEndian(UInt32.self, "FAT entry", at: index * 4)).map { $0 & 0x0FFF_FFFF }
             }
+            if first == 0, index == 0, value == width.ones & ~0xFF | UInt32(boot.media) { hasHead = true }
             if first == 0, index == 1, let value {
                 switch width {
                 case .fat12: break

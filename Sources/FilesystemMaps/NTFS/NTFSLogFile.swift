@@ -7,8 +7,17 @@ import MachineModel
 /// What the restart pages of $LogFile say. Linux-NTFS documentation, "$LogFile": two pages, written in turn, tell
 /// whether Windows took leave of the volume.
 enum NTFSLogFile {
-    /// Throws unless the log has nothing to replay: then, and only then, the bitmap on the disk is the whole truth.
-    static func requireClean(_ volume: NTFSVolume) throws(MapProblem) {
+    /// What a log without anything to replay tells.
+    enum Verdict {
+        /// Windows took leave of the volume: its bitmap is the whole truth.
+        case closed
+        /// Another system's driver emptied the log. Such drivers write without one, and without the dirty flag: a
+        /// volume they were cut off from looks like this too, and its bitmap may be older than its files.
+        case emptied
+    }
+
+    /// Throws where the log has something to replay, or is damaged.
+    static func requireClean(_ volume: NTFSVolume) throws(MapProblem) -> Verdict {
         let log = try volume.data(.logFile)
         let name = "the first restart page of $LogFile"
         // The first page tells how large both are.
@@ -17,7 +26,7 @@ enum NTFSLogFile {
             // Drivers of other systems empty a clean log like this; Windows then begins it anew.
             let rest = try volume.read(log, at: 0, count: Int(min(log.size, 1 << 17)))
             guard rest.allSatisfy({ $0 == 0xFF }) else { throw .damaged("Only the start of $LogFile is empty.") }
-            return
+            return .emptied
         }
         guard head.matches("RSTR", at: 0) else { throw .damaged("\(name.capitalizedFirst) is not one.") }
         let size = try head.little(UInt32.self, "system_page_size", at: 16)
@@ -30,6 +39,7 @@ enum NTFSLogFile {
         // The other one is the state before; it counts too where it is not known to be older.
         try requireClean(first.sequence >= second.sequence ? first : second)
         if first.sequence == second.sequence { try requireClean(second) }
+        return .closed
     }
 
     /// What a restart page says.
@@ -61,7 +71,8 @@ enum NTFSLogFile {
             // Windows 8 and later go back to version 1.1 when they let go of a volume.
             throw .whole(
                 "Windows still holds part of its metadata in memory: it was shut down with fast startup, hibernated, "
-                    + "or stopped without notice. Shut it down fully (`shutdown /s /t 0`) to image used clusters only.",
+                    + "or stopped without notice, or the disk was pulled from it. Shut it down fully (`shutdown /s /t 0`), "
+                    + "or, for a disk of another machine, attach it there and eject it, to image used clusters only.",
                 .journalToReplay)
         }
         guard page.major == 1, (0...1).contains(page.minor) else {

@@ -12,6 +12,7 @@ import Threads
 ///
 /// The bitmap is believed only when the volume says that it is complete: $Volume is not marked dirty, $LogFile has
 /// nothing to replay, no Windows sleeps in hiberfil.sys, and the clusters of the metadata met on the way are in use.
+/// Where a driver without a log wrote last, the clusters of all file records are taken besides (``NTFSTableWalk``).
 /// Broken records of $MFT are taken from $MFTMirr, a broken boot sector from its backup in the volume's last sector;
 /// the volume then counts as damaged, but still only its used clusters are imaged.
 enum NTFSReader {
@@ -53,11 +54,11 @@ enum NTFSReader {
             result.states.append(.damaged)
         }
         try readInformation(volume, &result)
-        try NTFSLogFile.requireClean(volume)
+        let log = try NTFSLogFile.requireClean(volume)
         try NTFSHibernation.requireNone(volume)
 
         let bitmap = try volume.data(.bitmap)
-        let inClusters = try clusters(volume, bitmap)
+        var inClusters = try clusters(volume, bitmap)
         // What is known to be in use must be so in the bitmap.
         for file in [NTFSVolume.SystemFile.mft, .mirror, .logFile, .bitmap] {
             for extent in volume.extents(try volume.data(file)) where !inClusters.covers(extent) {
@@ -67,6 +68,20 @@ enum NTFSReader {
         guard inClusters.covers(Extent(from: .zero, to: min(boot.clusterSize, boot.clusterBytes))) else {
             throw .damaged("$Bitmap calls the boot sector free.")
         }
+        if log == .emptied {
+            var walk = NTFSTableWalk(volume, known: inClusters)
+            try walk.run()
+            let missing = ExtentList(walk.missing)
+            if !missing.isEmpty {
+                inClusters = inClusters.union(missing)
+                let what =
+                    "$Bitmap calls \(missing.byteCount) of its files' clusters free, as after a power cut with ntfs-3g; they "
+                    + "are imaged too. Run chkdsk on it, or on what is restored from its image."
+                result.damage = result.damage.map { "\($0) \(what)" } ?? what
+                if !result.states.contains(.damaged) { result.states.append(.damaged) }
+            }
+        }
+        if let warning = NTFSSnapshots.warning(source) { result.warnings.append(warning) }
         result.used = try inClusters.subtracting(bad(volume, within: inClusters)).union(tail(source, boot))
         if result.states.isEmpty { result.states = [.clean] }
     }

@@ -15,9 +15,14 @@ struct NTFSRuns: Hashable {
     }
 
     private(set) var runs: [Run] = []
+    /// Where the first run begins within the stream.
+    private let start: UInt64
+
+    /// No runs yet; the first begins at cluster `start` of the stream.
+    init(from start: UInt64 = 0) { self.start = start }
 
     /// First cluster behind the last run.
-    var end: UInt64 { runs.last.map { $0.vcn + $0.count } ?? 0 }
+    var end: UInt64 { runs.last.map { $0.vcn + $0.count } ?? start }
 
     /// More runs than this are not believed: a stream needs a record for some hundred of them.
     static let most = 1 << 20

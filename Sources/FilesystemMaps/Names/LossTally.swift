@@ -51,6 +51,29 @@ struct LossTally {
         }
     }
 
+    /// Joins what follows each other and is alike, so that a terabyte of blocks costs an item's name once.
+    struct Alike {
+        private var kind = LostContent.Kind.unknown
+        private var name: StaticString = ""
+        private var bytes = ByteCount.zero
+
+        /// Adds bytes of a name, which is compared by place.
+        mutating func add(_ kind: LostContent.Kind, _ name: StaticString, _ bytes: ByteCount, to tally: inout LossTally)
+        {
+            if unsafe kind != self.kind || name.utf8Start != self.name.utf8Start {
+                end(&tally)
+                (self.kind, self.name) = (kind, name)
+            }
+            self.bytes += bytes
+        }
+
+        /// Hands over what is left.
+        mutating func end(_ tally: inout LossTally) {
+            if bytes > .zero { tally.add(kind, "\(name)", bytes) }
+            bytes = .zero
+        }
+    }
+
     /// Adds a sentence once.
     mutating func note(_ sentence: String) { if !notes.contains(sentence) { notes.append(sentence) } }
 
