@@ -52,7 +52,7 @@ extension FolderStore {
             }
             defer { if opened >= 0 { close(opened) } }
             // A shared lock, so that two who look do not take each other for the owner.
-            let lock = opened < 0 ? EIO : flock(opened, LOCK_SH | LOCK_NB) == 0 ? 0 : errno
+            let lock = opened < 0 ? EIO : lock(opened, LOCK_SH)
             guard unsafe lstat(file, &status) == 0 else {
                 if errno == ENOENT { continue }
                 throw failure(errno, "Looking at", entry.text)

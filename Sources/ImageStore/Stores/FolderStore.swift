@@ -15,7 +15,8 @@ import Synchronization
 /// a power cut may leave one on FAT.
 ///
 /// Who still runs is told by locks (`flock`) on the files in `tmp/` and `writers/`. On a filesystem that only one
-/// machine has mounted, a free lock means that the owner has ended. On a network filesystem locks of other machines may
+/// machine has mounted, a free lock means that the owner has ended; so are locks asked for that clients of this machine's
+/// own file server hold. On a network filesystem locks of other machines may
 /// be invisible, or locks may not work at all: there the age decides too, by the server's clock.
 public final class FolderStore: ObjectStore {
     /// The folder.
@@ -241,7 +242,7 @@ public final class FolderStore: ObjectStore {
             guard entry.hasSuffix(".part") else { continue }
             let opened = unsafe relight_open("\(path)/\(name)", O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY, 0)
             guard opened >= 0 else { continue }
-            let lock = flock(opened, LOCK_EX | LOCK_NB) == 0 ? 0 : errno
+            let lock = lock(opened, LOCK_EX)
             var status = stat()
             guard lock != EWOULDBLOCK, unsafe fstat(opened, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
                 isStill(opened, name)
@@ -266,6 +267,15 @@ public final class FolderStore: ObjectStore {
     }
 
     // MARK: - Locks and hosts
+
+    /// Tries to lock a file that is open: 0, EWOULDBLOCK when its owner holds it, or why it is not known.
+    ///
+    /// A filesystem of this machine may be given to others by a file server. Their locks arrive as those of fcntl, which do
+    /// not meet those of flock.
+    func lock(_ descriptor: Int32, _ kind: Int32) -> Int32 {
+        guard flock(descriptor, kind | LOCK_NB) == 0 else { return errno }
+        return isLocal && relight_is_record_locked(descriptor) == 1 ? EWOULDBLOCK : 0
+    }
 
     /// Whether at most one machine has this filesystem mounted, so that its locks tell everything.
     var isLocal: Bool {

@@ -281,6 +281,29 @@ import Threads
         }
     }
 
+    @Test func locksOfAFileServersClientsAreSeen() throws {
+        try withStore { (store, folder) throws in
+            #expect(store.isLocal)
+            let files = ["\(folder)/writers/\(Self.id)-w-\(Self.other).writer", "\(folder)/tmp/1-1-\(Self.other).part"]
+            var open: [Int32] = []
+            for file in files {
+                touch(file)
+                // As the server takes them for its clients: of the whole file, by fcntl (F_OFD_SETLK).
+                let descriptor = unsafe Glibc.open(file, O_RDWR)
+                open.append(descriptor)
+                var lock = flock(l_type: Int16(F_WRLCK), l_whence: Int16(SEEK_SET), l_start: 0, l_len: 0, l_pid: 0)
+                #expect(unsafe fcntl(descriptor, 37, &lock) == 0)
+            }
+            for _ in 0..<2 {
+                #expect(try store.announcements().map(\.isAlive) == [true])
+                #expect(try store.leftovers().isEmpty)
+            }
+            for descriptor in open { close(descriptor) }
+            #expect(try store.announcements().map(\.isAlive) == [false])
+            #expect(try store.leftovers().count == 1)
+        }
+    }
+
     @Test func anUnreadableLeftoverEndsNoBackup() throws {
         let base = MemoryStore()
         let content = Sample.content(300_000, seed: 4)
