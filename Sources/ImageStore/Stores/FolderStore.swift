@@ -229,10 +229,11 @@ public final class FolderStore: ObjectStore {
     }
 
     /// Files in `tmp/` whose writer has ended: their lock is free, and when another machine made them and may still
-    /// hold a lock that is invisible here, they were left alone for an hour.
+    /// hold a lock that is invisible here, nobody there is announced, and they were left alone for an hour.
     public func leftovers() throws(Fault) -> [any ObjectLeftover] {
         var result: [any ObjectLeftover] = []
         let local = isLocal
+        var hosts: Set<String>?
         for entry in try entries("tmp", limit: 4096).sorted() {
             let name = "tmp/\(entry)"
             if entry.hasSuffix(".clock") {
@@ -251,9 +252,13 @@ public final class FolderStore: ObjectStore {
                 continue
             }
             if !local, lock != 0 || !madeHere(entry) {
+                // Its writer may find nothing new for hours, and then writes nothing: its announcement tells more.
+                if hosts == nil { hosts = try hostsAtWork() }
                 let now = try clock()
                 let modified = UInt64(max(0, status.st_mtim.tv_sec))
-                guard now > modified, now - modified > FolderStore.leftoverAge else {
+                guard hosts?.contains(FolderStore.maker(entry)) != true, now > modified,
+                    now - modified > FolderStore.leftoverAge
+                else {
                     close(opened)
                     continue
                 }
@@ -315,6 +320,11 @@ public final class FolderStore: ObjectStore {
 
     /// Whether this running system made the unfinished file.
     private func madeHere(_ entry: String) -> Bool { entry.hasSuffix("-\(host).part") }
+
+    /// The mark of the running system that made the unfinished file.
+    private static func maker(_ entry: String) -> String {
+        String(entry.dropLast(5).split(separator: "-", omittingEmptySubsequences: false).last ?? "")
+    }
 
     /// Whether the open file still has this name.
     func isStill(_ descriptor: Int32, _ name: String) -> Bool {

@@ -281,6 +281,26 @@ import Threads
         }
     }
 
+    @Test func anIdleFileOfAnotherMachineIsLeftAloneWhileThatIsAnnounced() throws {
+        try withStore { (_, folder) throws in
+            let store = FolderStore(path: folder, host: HostMark.own, isLocal: false)
+            let file = "\(folder)/tmp/1-1-\(Self.other).part"
+            let announcement = "\(folder)/writers/\(Self.id)-w-\(Self.other).writer"
+            touch(file)
+            age(file, by: 5 * 3600)
+            touch(announcement)
+            age(announcement, by: 6 * 3600)
+            #expect(try store.leftovers().isEmpty)
+            // For as long as that may be renewed.
+            age(announcement, by: 25 * 3600)
+            #expect(try store.leftovers().map(\.name) == ["tmp/1-1-\(Self.other).part"])
+            touch(announcement)
+            #expect(try store.leftovers().isEmpty)
+            #expect(unsafe unlink(announcement) == 0)
+            #expect(try store.leftovers().count == 1)
+        }
+    }
+
     @Test func locksOfAFileServersClientsAreSeen() throws {
         try withStore { (store, folder) throws in
             #expect(store.isLocal)
