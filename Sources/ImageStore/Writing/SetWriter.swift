@@ -489,6 +489,7 @@ public final class SetWriter: Sendable {
         var result: [PackReference] = []
         for number in referenced.sorted() {
             let id = packs.id(number)
+            guard !packs.isLost(number) else { throw lost(id) }
             let isGone = try SafetyRules.keep(.tombstones) ? store.open(ObjectName.tombstone(id)) != nil : false
             guard !isGone, let reference = packs.reference(number), try isKept(reference) else { throw changed(id) }
             result.append(reference)
@@ -509,6 +510,18 @@ public final class SetWriter: Sendable {
             try store.delete(ObjectName.point(point))
             throw changed(pack.id)
         }
+    }
+
+    private func lost(_ pack: ObjectID) -> Fault {
+        Fault(
+            .storeFailed,
+            what:
+                "A pack could no longer be read while the backup ran, after the backup had built upon it, so there is no "
+                + "recovery point.",
+            place: "\(store.name)/\(ObjectName.pack(pack))",
+            remedy:
+                "Check the medium, its cable or network, then run the backup again: what that pack held is then stored "
+                + "anew, and everything else is used.")
     }
 
     private func changed(_ pack: ObjectID) -> Fault {
