@@ -187,6 +187,24 @@ import Testing
         #expect(lists.keys.allSatisfy { store.objects["copies/" + $0] != nil })
     }
 
+    @Test func aPointThatCannotBeReadBackDoesNotExist() throws {
+        for canRemove in [true, false] {
+            let store = MemoryStore()
+            store.interceptor = { operation throws(Fault) in
+                let fault = Fault(.storeFailed, what: "Input/output error.", place: "points", remedy: "")
+                switch operation {
+                case .read(let name, _, _): if name.hasPrefix("points/") { throw fault }
+                case .delete(let name): if name.hasPrefix("points/"), !canRemove { throw fault }
+                default: break
+                }
+            }
+            let fault = #expect(throws: Fault.self) { try Sample.backup([(Self.content, nil)], to: store) }
+            store.interceptor = nil
+            #expect(fault?.what.contains("may be there") == !canRemove)
+            #expect(try SetReader(store).points().points.count == (canRemove ? 0 : 1))
+        }
+    }
+
     @Test func withoutReadBackAWrongPackGoesUnnoticed() throws {
         // Shows that it is the read-back that notices, not something else.
         let base = MemoryStore()
