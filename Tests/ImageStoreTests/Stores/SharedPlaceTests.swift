@@ -58,7 +58,8 @@ import Testing
             try JudgeTests.write(bytes, to: store.path + "/tmp/copy.part")
             try JudgeTests.write(Array(bytes.dropLast()), to: store.path + "/tmp/end.part")
             let left = try store.leftovers()
-            #expect(try left.map { try $0.sharers() } == [[], [], [pack]])
+            let sharers = try left.map { leftover throws(Fault) in try leftover.sharers() }
+            #expect(sharers == [[], [], [pack]])
             for file in left.dropLast() { try file.remove() }
             #expect(try store.list("tmp").map(\.name) == ["tmp/left.part"])
             #expect(try SetReader(store).verify(.full).isSound)
@@ -87,7 +88,8 @@ import Testing
     @Test func whereRenamesAreWholeLeftoversGo() throws {
         try Self.torn { store, _ in
             let plain = FolderStore(path: store.path)
-            #expect(try plain.leftovers().map { try $0.sharers() } == [[]])
+            let left = try #require(try plain.leftovers().first)
+            #expect(try left.sharers().isEmpty)
         }
     }
 }
