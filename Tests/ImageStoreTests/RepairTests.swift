@@ -69,7 +69,7 @@ import Threads
                 && ObjectName.id(name, suffix: ".pack").map { used.contains($0) } == true
         }
         let name = try #require(candidates.keys.first)
-        for place in 900_000..<900_004 { store.objects[name]?[place] ^= 0x55 }
+        for place in 700_000..<700_004 { store.objects[name]?[place] ^= 0x55 }
         #expect(try !SetReader(store, keys: keys).verify(.full, points: [first.id]).isComplete)
 
         // Until then a backup builds upon it.
