@@ -73,7 +73,7 @@ import Testing
         try Sample.backup(
             [(Self.first, nil)], to: store, options: EncryptionTests.options(), keys: EncryptionTests.ring("pass"))
         let objects = try store.list("packs") + store.list("points") + store.list("keys") + store.list("copies")
-        #expect(objects.count >= 8)
+        #expect(objects.count >= 7)
         for name in objects.map(\.name) + ["set.a", "set.b", "RELIGHT.txt"] {
             let head = try #require(try store.content(name)).prefix(64)
             #expect(ObjectName.named(by: Array(head)).contains(name))
