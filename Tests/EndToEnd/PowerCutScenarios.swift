@@ -141,7 +141,7 @@ private final class CutDisk {
     /// Backs up to what the cut left, which must harm nothing that is there.
     func backUpAgain(_ stage: Stage, _ vm: VirtualMachine) throws(Fault) {
         try vm.expect(mount(), within: 60)
-        try vm.expect("relight backup serial:SOURCE --to /\(name)/set --name third 2>&1 | cat", within: 240)
+        try vm.expect("relight --quiet backup serial:SOURCE --to /\(name)/set --name third", within: 240)
         // From the medium, not from memory.
         try vm.expect("umount /\(name)", within: 60)
         try vm.expect(mount(), within: 60)
