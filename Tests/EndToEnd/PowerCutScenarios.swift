@@ -12,7 +12,8 @@ let powerCutScenarios: [Scenario] = [
     Scenario(
         "power-cut",
         shows: "A disk loses what it had not flushed, at several moments of a backup to ext4 and FAT32: the earlier "
-            + "point is whole, the new one is absent or whole, and there once success was reported."
+            + "point is whole, the new one is absent or whole, and there once success was reported; also when the disk is "
+            + "backed up to again as it is, without a check of its filesystem."
     ) { stage in
         let states = try CutDisk.makeState(stage)
         let disks = try CutMoment.allCases.enumerated().flatMap { number, moment in
@@ -27,10 +28,18 @@ let powerCutScenarios: [Scenario] = [
         try vm.openShell()
         for disk in disks { try disk.backUpAndCut(vm) }
         vm.stop()
+        for disk in disks { disk.cut() }
+        // Plugged in again as they are: nobody checks a stick's filesystem first.
+        let again = try stage.start(
+            Machine(
+                .bios, stage.directBoot("relight.mode=shell"),
+                disks: [Disk(states.third, on: .virtioBlk, serial: "SOURCE", snapshot: true)] + disks.map(\.asItIs)))
+        try again.openShell()
+        for disk in disks { try disk.backUpAgain(stage, again) }
+        again.stop()
         var reported = 0
         var kept = 0
         for disk in disks {
-            disk.cut()
             if disk.wasReported { reported += 1 }
             if try disk.judge(stage, old: states.old, new: states.new) { kept += 1 }
         }
@@ -68,8 +77,8 @@ private final class CutDisk {
         return disk
     }
 
-    /// Two disks' content, and a set with a point of the first.
-    static func makeState(_ stage: Stage) throws(Fault) -> (old: String, new: String, set: String) {
+    /// Three disks' content, and a set with a point of the first.
+    static func makeState(_ stage: Stage) throws(Fault) -> (old: String, new: String, third: String, set: String) {
         let state = "\(stage.folder)/state"
         try shell(
             """
@@ -78,9 +87,10 @@ private final class CutDisk {
               -in /dev/zero 2>/dev/null < /dev/null | head -c $2 || true; }
             random 1 9M > old.img; truncate -s 16M old.img; cp old.img new.img
             random 2 6M | dd of=new.img bs=1M seek=4 conv=notrunc status=none
+            cp old.img third.img; random 3 7M | dd of=third.img bs=1M seek=6 conv=notrunc status=none
             mkdir stick; "$2" --quiet backup old.img --to stick/set --name first
             """, [state, stage.program])
-        return (state + "/old.img", state + "/new.img", state + "/stick/set")
+        return (state + "/old.img", state + "/new.img", state + "/third.img", state + "/stick/set")
     }
 
     private static func shell(_ script: String, _ arguments: [String]) throws(Fault) {
@@ -120,11 +130,35 @@ private final class CutDisk {
         _ = Tool.wait(process)
     }
 
+    /// The image after the cut, of which writes are thrown away.
+    var asItIs: Disk { Disk(image, on: .virtioBlk, serial: name, snapshot: true) }
+
+    private func mount() -> String {
+        "d=; for b in /sys/class/block/vd*; do test \"$(cat $b/serial 2>/dev/null)\" != \(name) || d=/dev/${b##*/}; "
+            + "done; mkdir -p /\(name) && mount -t \(filesystem) $d /\(name)"
+    }
+
+    /// Backs up to what the cut left, which must harm nothing that is there.
+    func backUpAgain(_ stage: Stage, _ vm: VirtualMachine) throws(Fault) {
+        try vm.expect(mount(), within: 60)
+        try vm.expect("relight --quiet backup serial:SOURCE --to /\(name)/set --name third", within: 240)
+        // From the medium, not from memory.
+        try vm.expect("umount /\(name)", within: 60)
+        try vm.expect(mount(), within: 60)
+        let (output, status) = try vm.console.command("relight verify /\(name)/set 2>&1", within: 240)
+        try stage.require(
+            status == 0 || output.contains("no recovery point lost anything"),
+            "\(name) (\(filesystem), cut at \"\(moment.rawValue)\", not checked): \(output.suffix(600))")
+        let (points, _) = try vm.console.command("relight points /\(name)/set", within: 60)
+        for point in ["first", "third"] + (wasReported ? ["second"] : []) {
+            try stage.require(points.contains(point), "\(name) (\(filesystem)): the point \(point) is gone: \(points)")
+        }
+        try vm.expect("umount /\(name)", within: 60)
+    }
+
     /// Backs up to the disk and cuts its power at its moment.
     func backUpAndCut(_ vm: VirtualMachine) throws(Fault) {
-        try vm.expect(
-            "d=; for b in /sys/class/block/vd*; do test \"$(cat $b/serial 2>/dev/null)\" != \(name) || d=/dev/${b##*/}; "
-                + "done; mkdir -p /\(name) && mount -t \(filesystem) $d /\(name)", within: 60)
+        try vm.expect(mount(), within: 60)
         let before = vm.console.text.utf8.count
         let end = "\(name)-ENDED"
         vm.console.send(

@@ -3,6 +3,7 @@
 
 import Findings
 import Geometry
+import Synchronization
 import TestSupport
 import Testing
 
@@ -76,6 +77,42 @@ struct EncryptionTests {
         }
         let fault = try #require(throws: Fault.self) { try SetReader(store, keys: Self.ring("right")) }
         #expect(fault.code == .setDamaged && fault.what.contains("header"))
+    }
+
+    @Test func whenTwoRemoveSlotsAtOnceOneIsLeft() throws {
+        let store = MemoryStore()
+        try Sample.backup([(Self.content, nil)], to: store, options: Self.options(), keys: Self.ring("one"))
+        let keyring = try SetKeyring(store, keys: Self.ring("one"))
+        let first = try #require(try keyring.slots().first?.id)
+        let second = try keyring.add(.passphrase(Secret(Array("two".utf8))), label: "", time: 1, cost: 10)
+        let other = try SetKeyring(store, keys: Self.ring("two"))
+        let isDue = Atomic<Bool>(true)
+        store.interceptor = { operation throws(Fault) in
+            guard case .delete = operation, isDue.exchange(false, ordering: .relaxed) else { return }
+            _ = try other.remove(first)
+        }
+        let fault = #expect(throws: Fault.self) { try keyring.remove(second) }
+        store.interceptor = nil
+        #expect(fault?.code == .setBusy)
+        #expect(try keyring.slots().map(\.id) == [second])
+        #expect(store.objects.keys.count { $0.contains("keys/") } == 2)
+        _ = try SetReader(store, keys: Self.ring("two"))
+    }
+
+    @Test func noSlotIsAddedThatNobodyWouldLookAt() throws {
+        let store = MemoryStore()
+        try Sample.backup([(Self.content, nil)], to: store, options: Self.options(), keys: Self.ring("one"))
+        let keyring = try SetKeyring(store, keys: Self.ring("one"))
+        for number in 1..<256 { try store.put(ObjectName.key(ObjectID(high: .max, low: UInt64(number))), [1]) }
+        let before = store.objects
+        let fault = #expect(throws: Fault.self) {
+            try keyring.add(.passphrase(Secret(Array("two".utf8))), label: "", time: 1, cost: 10)
+        }
+        #expect(fault?.what.contains("256") == true)
+        #expect((store.objects == before) as Bool)
+        try store.delete(ObjectName.key(ObjectID(high: .max, low: 1)))
+        _ = try keyring.add(.passphrase(Secret(Array("two".utf8))), label: "", time: 1, cost: 10)
+        _ = try SetReader(store, keys: Self.ring("two"))
     }
 
     @Test func thePassphraseChangesWithoutTouchingTheData() throws {

@@ -187,6 +187,24 @@ import Testing
         #expect(lists.keys.allSatisfy { store.objects["copies/" + $0] != nil })
     }
 
+    @Test func aPointThatCannotBeReadBackDoesNotExist() throws {
+        for canRemove in [true, false] {
+            let store = MemoryStore()
+            store.interceptor = { operation throws(Fault) in
+                let fault = Fault(.storeFailed, what: "Input/output error.", place: "points", remedy: "")
+                switch operation {
+                case .read(let name, _, _): if name.hasPrefix("points/") { throw fault }
+                case .delete(let name): if name.hasPrefix("points/"), !canRemove { throw fault }
+                default: break
+                }
+            }
+            let fault = #expect(throws: Fault.self) { try Sample.backup([(Self.content, nil)], to: store) }
+            store.interceptor = nil
+            #expect(fault?.what.contains("may be there") == !canRemove)
+            #expect(try SetReader(store).points().points.count == (canRemove ? 0 : 1))
+        }
+    }
+
     @Test func withoutReadBackAWrongPackGoesUnnoticed() throws {
         // Shows that it is the read-back that notices, not something else.
         let base = MemoryStore()
@@ -275,6 +293,49 @@ import Testing
         #expect(try Sample.restore(SetReader(store).point(point.id).streams[0]) == content)
         #expect(try SetReader(store).verify(.full).isSound)
         #expect(try FolderStore(path: folder + "/tmp").topLevelNames(limit: 10).isEmpty)
+    }
+
+    /// A leftover that takes room until it is removed.
+    private final class LargeLeftover: ObjectLeftover {
+        let store: MemoryStore
+        let content: [UInt8]
+        init(_ store: MemoryStore, _ content: [UInt8]) {
+            self.store = store
+            self.content = content
+        }
+        var name: String { "tmp/large.part" }
+        var size: ByteCount { ByteCount(UInt64(content.count)) }
+        func read(at offset: ByteCount, into buffer: inout MutableRawSpan) throws(Fault) {
+            for index in 0..<buffer.byteCount {
+                buffer.storeBytes(of: content[Int(offset.bytes) + index], toByteOffset: index, as: UInt8.self)
+            }
+        }
+        func dropCaches() {}
+        func remove() throws(Fault) { store.capacity += content.count }
+    }
+
+    @Test func goingOnNeedsNoRoomForWhatWasStoredTwice() throws {
+        var random = Seeded(28)
+        let content = (0..<(14 << 20)).map { _ in UInt8.random(in: 0...255, using: &random) }
+        let before = MemoryStore()
+        try Sample.backup([(Array(content[..<65_536]), nil)], to: before)
+        let used = before.objects.values.reduce(0) { $0 + $1.count }
+        let whole = MemoryStore(objects: before.objects)
+        try Sample.backup([(content, nil)], to: whole)
+        let pack = try #require(
+            whole.objects.filter { $0.key.hasPrefix("packs/") }.max { $0.value.count < $1.value.count })
+        for count in [6 << 20, 10 << 20] {
+            // Room for all, but for what the leftover takes.
+            let base = MemoryStore(objects: before.objects, capacity: used + (15 << 20) - count)
+            let store = FailingStore(base)
+            let left = [LargeLeftover(base, Array(pack.value[..<count]))]
+            store.left.withLock { $0 = left }
+            let (point, statistics) = try Sample.backup([(content, nil)], to: store)
+            #expect(statistics.shared >= .mebibytes(4), "\(statistics)")
+            #expect(try Sample.restore(SetReader(base).point(point.id).streams[0]) == content)
+            #expect(try SetReader(base).verify(.full).isSound)
+            #expect(base.capacity == used + (15 << 20))
+        }
     }
 
     @Test func abandoningKeepsWhatWasStoredForTheNextRun() throws {

@@ -322,6 +322,31 @@ import Threads
         #expect(try Sample.restore(Self.stream(store, second.point.id)) == content)
     }
 
+    @Test func aPackThatIsLostAfterItWasBuiltUponEndsTheBackup() throws {
+        let content = Self.distinct(300)
+        let store = MemoryStore()
+        try Self.backup(content, to: store, parent: nil).ignore()
+        let data = store.objects.keys.filter { $0.hasPrefix("packs/") && store.objects["copies/" + $0] == nil }
+        let writer = try SetWriter(store, options: Self.small())
+        let stream = try writer.beginStream(Sample.stream(content.count))
+        let worker = try UnitWorker(writer)
+        while let piece = stream.nextPiece() {
+            var bytes = Array(content[Sample.range(piece.extent)])
+            var span = bytes.mutableSpan
+            var raw = unsafe span.mutableBytes
+            try worker.add(piece, of: stream, &raw)
+            store.interceptor = { operation throws(Fault) in
+                guard case .read(let name, _, _) = operation, data.contains(name) else { return }
+                throw Fault(.storeFailed, what: "Input/output error.", place: name, remedy: "")
+            }
+        }
+        #expect(writer.statistics.shared > .zero && writer.statistics.new > .zero)
+        let fault = #expect(throws: Fault.self) { try writer.commit(Sample.facts("again")) }
+        #expect(fault?.remedy.contains("stored anew") == true)
+        store.interceptor = nil
+        #expect(try SetReader(store).points().points.count == 1)
+    }
+
     @Test func aPackThatIsLostWhileTheBackupRunsIsDoneWithout() throws {
         let content = Self.distinct(300)
         let store = MemoryStore()

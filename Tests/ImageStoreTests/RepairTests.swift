@@ -36,6 +36,11 @@ import Threads
         return objects
     }
 
+    /// What `store` holds but for the marks of packs that nobody builds upon.
+    static func unmarked(_ store: MemoryStore) -> [String: [UInt8]] {
+        store.objects.filter { !$0.key.hasPrefix("gone/") }
+    }
+
     static func pack(_ objects: [String: [UInt8]], _ kind: PackHeader.Kind) throws -> String {
         let names = objects.filter { $0.key.hasPrefix("packs/") && $0.value[10] == kind.rawValue }.keys.sorted()
         return try #require(names.first)
@@ -60,21 +65,22 @@ import Threads
         var random = Seeded(61)
         let content = (0..<(3 << 20)).map { _ in UInt8.random(in: 0...255, using: &random) }
         // Its frames lie in the pack that is damaged, too.
-        let part = Array(content[..<300_000])
+        let part = Array(content[..<262_144])
         let (first, _) = try Sample.backup([(content, nil)], to: store, name: "first", options: options, keys: keys)
         let (sound, _) = try Sample.backup([(part, nil)], to: store, name: "sound", options: options, keys: keys)
         let used = Set(try SetReader(store, keys: keys).point(sound.id).file.packs.map(\.id))
-        let name = try #require(
-            store.objects.keys.filter { name in
-                name.hasPrefix("packs/") && store.objects[name]?[10] == 1
-                    && ObjectName.id(name, suffix: ".pack").map { used.contains($0) } == true
-            }.min())
-        for place in 900_000..<900_004 { store.objects[name]?[place] ^= 0x55 }
+        let candidates = store.objects.filter { name, bytes in
+            name.hasPrefix("packs/") && bytes[10] == 1
+                && ObjectName.id(name, suffix: ".pack").map { used.contains($0) } == true
+        }
+        let name = try #require(candidates.keys.first)
+        for place in 700_000..<700_004 { store.objects[name]?[place] ^= 0x55 }
         #expect(try !SetReader(store, keys: keys).verify(.full, points: [first.id]).isComplete)
 
         // Until then a backup builds upon it.
         let plan = try Self.report(store, apply: false)
-        #expect(plan.impossible == 1 && plan.condemned == 0 && (try store.list("gone").isEmpty))
+        #expect(plan.impossible == 1 && plan.condemned == 0)
+        #expect(try store.list("gone").isEmpty)
         let report = try Self.report(store)
         #expect(report.items.map(\.file) == [name] && report.condemned == 1)
         #expect(try store.list("gone").count == 1)
@@ -199,7 +205,7 @@ import Threads
         let report = try Self.report(store)
         #expect(report.impossible == 1 && report.repaired == 1 && !report.isSound)
         damaged[key] = objects[key]
-        #expect((store.objects == damaged) as Bool)
+        #expect((Self.unmarked(store) == damaged) as Bool)
         guard case .impossible(let why)? = report.items.first(where: { $0.file == name })?.outcome else {
             Issue.record("not listed")
             return
@@ -255,7 +261,7 @@ import Threads
             store = MemoryStore(objects: damaged)
             let report = try Self.report(store)
             #expect(report.impossible == 1 && report.repaired == 0, "byte \(place)")
-            #expect((store.objects == damaged) as Bool)
+            #expect((Self.unmarked(store) == damaged) as Bool)
         }
     }
 
@@ -285,7 +291,8 @@ import Threads
             let store = MemoryStore(objects: damaged)
             let report = try Self.report(store)
             #expect(report.impossible == 2 && report.repaired == 0)
-            #expect((store.objects == damaged) as Bool)
+            #expect(report.condemned == (first == lists ? 2 : 0))
+            #expect((Self.unmarked(store) == damaged) as Bool)
         }
     }
 

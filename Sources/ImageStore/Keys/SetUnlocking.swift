@@ -25,6 +25,10 @@ public struct KeySlotSummary: Hashable, Sendable, Encodable {
 /// The key slots of a set and what is wrong with them.
 struct KeySlots {
     var slots: [KeySlot] = []
+    /// How many are looked at.
+    static let most = 256
+    /// How many there are, damaged ones and those of others included.
+    var count = 0
     /// Copies that are missing or damaged, by name, with the reason.
     var damaged: [(name: String, what: String)] = []
     /// Names of first or second copies that are not there.
@@ -39,7 +43,8 @@ struct KeySlots {
             }
         }
         // Far more than anybody needs; what is beyond is not looked at.
-        for id in ids.sorted().prefix(256) {
+        count = ids.count
+        for id in ids.sorted().prefix(KeySlots.most) {
             var sound: KeySlot?
             var foreign: [(name: String, what: String)] = []
             for name in [ObjectName.key(id), ObjectName.copy(of: ObjectName.key(id))] {
@@ -213,7 +218,15 @@ public struct SetKeyring: Sendable {
             master, for: secret, label: label, created: time,
             cost: KeySlot.Cost(logN: min(max(cost, 10), 20), r: 8, p: 1),
             set: set)
-        try KeySlots(store, set).mend(store)
+        let there = try KeySlots(store, set)
+        guard there.count < KeySlots.most else {
+            throw Fault(
+                .unsupported,
+                what: "The set has \(there.count) key slots, and no more than \(KeySlots.most) are looked at.",
+                place: store.name,
+                remedy: "Remove one that is not needed first: `relight key list`, `relight key remove`.")
+        }
+        try there.mend(store)
         try SetKeyring.put(slot, in: store)
         return slot.id.text
     }
@@ -237,8 +250,16 @@ public struct SetKeyring: Sendable {
                 .usage, what: "This is the only key slot: without it nobody could open the set.", place: store.name,
                 remedy: "Add another one first: `relight key add`.")
         }
+        let removed = try KeySlots(store, set).slots.first { $0.id == id }
         try store.delete(ObjectName.copy(of: ObjectName.key(id)))
         try store.delete(ObjectName.key(id))
+        // Somebody else may have removed the others at the same moment.
+        if let removed, try KeySlots(store, set).slots.isEmpty {
+            try SetKeyring.put(removed, in: store)
+            throw Fault(
+                .setBusy, what: "Somebody else removed all other key slots at the same time, so this one was put back.",
+                place: store.name, remedy: "See what `relight key list` shows, and try again.")
+        }
         return id.text
     }
 

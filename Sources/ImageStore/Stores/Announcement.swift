@@ -92,6 +92,9 @@ final class Renewals: Sendable {
         return time.tv_sec
     }
 
+    /// Ids of those that stand.
+    var ids: Set<String> { entries.withLock { Set($0.compactMap { $0.announcement?.id }) } }
+
     func add(_ announcement: any Announcement) {
         entries.withLock { $0.append(Entry(announcement: announcement, renewed: Renewals.now)) }
     }

@@ -37,8 +37,16 @@ extension FolderStore {
     }
 
     /// Looks at the files in `writers/` and their locks.
-    public func announcements() throws(Fault) -> [Announced] {
-        var result: [Announced] = []
+    public func announcements() throws(Fault) -> [Announced] { try seen().map(\.announced) }
+
+    /// Hosts on which somebody announced is at work, besides this store's own announcements.
+    func hostsAtWork() throws(Fault) -> Set<String> {
+        let own = renewals.ids
+        return Set(try seen().filter { $0.announced.isAlive && !own.contains($0.announced.id) }.map(\.host))
+    }
+
+    private func seen() throws(Fault) -> [(host: String, announced: Announced)] {
+        var result: [(host: String, announced: Announced)] = []
         let entries = try entries(AnnouncementName.folder, limit: 65_536).compactMap { AnnouncementName($0) }
         guard !entries.isEmpty else { return [] }
         let now = try clock()
@@ -52,7 +60,7 @@ extension FolderStore {
             }
             defer { if opened >= 0 { close(opened) } }
             // A shared lock, so that two who look do not take each other for the owner.
-            let lock = opened < 0 ? EIO : flock(opened, LOCK_SH | LOCK_NB) == 0 ? 0 : errno
+            let lock = opened < 0 ? EIO : lock(opened, LOCK_SH)
             guard unsafe lstat(file, &status) == 0 else {
                 if errno == ENOENT { continue }
                 throw failure(errno, "Looking at", entry.text)
@@ -69,7 +77,7 @@ extension FolderStore {
                 alive = age < Announced.grace
             }
             if !alive { _ = unsafe unlink(file) }
-            result.append(Announced(kind: entry.kind, id: entry.id, age: age, isAlive: alive))
+            result.append((entry.host, Announced(kind: entry.kind, id: entry.id, age: age, isAlive: alive)))
         }
         return result
     }

@@ -15,7 +15,8 @@ import Synchronization
 /// a power cut may leave one on FAT.
 ///
 /// Who still runs is told by locks (`flock`) on the files in `tmp/` and `writers/`. On a filesystem that only one
-/// machine has mounted, a free lock means that the owner has ended. On a network filesystem locks of other machines may
+/// machine has mounted, a free lock means that the owner has ended; so are locks asked for that clients of this machine's
+/// own file server hold. On a network filesystem locks of other machines may
 /// be invisible, or locks may not work at all: there the age decides too, by the server's clock.
 public final class FolderStore: ObjectStore {
     /// The folder.
@@ -228,10 +229,11 @@ public final class FolderStore: ObjectStore {
     }
 
     /// Files in `tmp/` whose writer has ended: their lock is free, and when another machine made them and may still
-    /// hold a lock that is invisible here, they were left alone for an hour.
+    /// hold a lock that is invisible here, nobody there is announced, and they were left alone for an hour.
     public func leftovers() throws(Fault) -> [any ObjectLeftover] {
         var result: [any ObjectLeftover] = []
         let local = isLocal
+        var hosts: Set<String>?
         for entry in try entries("tmp", limit: 4096).sorted() {
             let name = "tmp/\(entry)"
             if entry.hasSuffix(".clock") {
@@ -241,7 +243,7 @@ public final class FolderStore: ObjectStore {
             guard entry.hasSuffix(".part") else { continue }
             let opened = unsafe relight_open("\(path)/\(name)", O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY, 0)
             guard opened >= 0 else { continue }
-            let lock = flock(opened, LOCK_EX | LOCK_NB) == 0 ? 0 : errno
+            let lock = lock(opened, LOCK_EX)
             var status = stat()
             guard lock != EWOULDBLOCK, unsafe fstat(opened, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
                 isStill(opened, name)
@@ -250,9 +252,13 @@ public final class FolderStore: ObjectStore {
                 continue
             }
             if !local, lock != 0 || !madeHere(entry) {
+                // Its writer may find nothing new for hours, and then writes nothing: its announcement tells more.
+                if hosts == nil { hosts = try hostsAtWork() }
                 let now = try clock()
                 let modified = UInt64(max(0, status.st_mtim.tv_sec))
-                guard now > modified, now - modified > FolderStore.leftoverAge else {
+                guard hosts?.contains(FolderStore.maker(entry)) != true, now > modified,
+                    now - modified > FolderStore.leftoverAge
+                else {
                     close(opened)
                     continue
                 }
@@ -266,6 +272,15 @@ public final class FolderStore: ObjectStore {
     }
 
     // MARK: - Locks and hosts
+
+    /// Tries to lock a file that is open: 0, EWOULDBLOCK when its owner holds it, or why it is not known.
+    ///
+    /// A filesystem of this machine may be given to others by a file server. Their locks arrive as those of fcntl, which do
+    /// not meet those of flock.
+    func lock(_ descriptor: Int32, _ kind: Int32) -> Int32 {
+        guard flock(descriptor, kind | LOCK_NB) == 0 else { return errno }
+        return isLocal && relight_is_record_locked(descriptor) == 1 ? EWOULDBLOCK : 0
+    }
 
     /// Whether at most one machine has this filesystem mounted, so that its locks tell everything.
     var isLocal: Bool {
@@ -305,6 +320,11 @@ public final class FolderStore: ObjectStore {
 
     /// Whether this running system made the unfinished file.
     private func madeHere(_ entry: String) -> Bool { entry.hasSuffix("-\(host).part") }
+
+    /// The mark of the running system that made the unfinished file.
+    private static func maker(_ entry: String) -> String {
+        String(entry.dropLast(5).split(separator: "-", omittingEmptySubsequences: false).last ?? "")
+    }
 
     /// Whether the open file still has this name.
     func isStill(_ descriptor: Int32, _ name: String) -> Bool {

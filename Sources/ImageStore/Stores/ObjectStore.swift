@@ -149,12 +149,20 @@ extension ObjectStore {
             throw error
         }
         guard SafetyRules.keep(.readBack) else { return }
-        guard let handle = try open(name) else { throw notKept(name) }
-        handle.dropCaches()
-        guard handle.size.bytes == UInt64(bytes.count), try handle.bytes(at: .zero, count: bytes.count) == bytes else {
-            // What is known to be wrong must not stay under a name that promises something.
-            try? delete(name)
-            throw notKept(name)
+        do throws(Fault) {
+            guard let handle = try open(name) else { throw notKept(name) }
+            handle.dropCaches()
+            guard handle.size.bytes == UInt64(bytes.count), try handle.bytes(at: .zero, count: bytes.count) == bytes
+            else { throw notKept(name) }
+        } catch {
+            // What is not known to be right must not stay under a name that promises something.
+            var fault = error
+            do throws(Fault) {
+                try delete(name)
+            } catch {
+                fault.what += " It could not be removed either, so \(name) may be there."
+            }
+            throw fault
         }
     }
 

@@ -31,11 +31,10 @@ extension SetWriter {
     private func sealedUnit(_ candidate: UnitCandidate) throws(Fault) -> (id: UnitID, length: Int)? {
         guard let reference = packs.usable(candidate.pack) else { return nil }
         do throws(Fault) {
-            return try contents.contents(candidate.pack, reference)
-                .unit(offset: candidate.offset, index: candidate.index)
+            return try contents.unit(candidate.pack, reference, offset: candidate.offset, index: candidate.index)
         } catch {
             guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
-            if packs.distrust(candidate.pack) { note(SetWriter.notBuiltUpon(error)) }
+            if packs.distrust(candidate.pack, isLost: true) { note(SetWriter.notBuiltUpon(error)) }
             return nil
         }
     }
@@ -84,6 +83,8 @@ final class PackTable: Sendable {
         var reference: PackReference?
         /// Whether new units may be taken from it.
         var isTrusted = true
+        /// Whether it could no longer be read when something was looked for in it.
+        var isLost = false
     }
     private struct State {
         var entries: [Entry] = []
@@ -126,11 +127,17 @@ final class PackTable: Sendable {
         }
     }
 
-    /// Takes nothing from the pack from now on; `false` when that was so already.
-    func distrust(_ number: UInt32) -> Bool {
+    /// Takes nothing from the pack from now on; `false` when that was so already. One that `isLost` could be read when the
+    /// set was opened: what was taken from it before cannot be relied on either.
+    func distrust(_ number: UInt32, isLost: Bool = false) -> Bool {
         state.withLock { state in
-            defer { state.entries[Int(number)].isTrusted = false }
+            defer {
+                state.entries[Int(number)].isTrusted = false
+                if isLost { state.entries[Int(number)].isLost = true }
+            }
             return state.entries[Int(number)].isTrusted
         }
     }
+
+    func isLost(_ number: UInt32) -> Bool { state.withLock { $0.entries[Int(number)].isLost } }
 }

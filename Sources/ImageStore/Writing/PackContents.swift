@@ -54,7 +54,8 @@ extension [UInt32] {
 
 /// The contents of the packs that were asked for last.
 ///
-/// A hit of the index costs, at most, one sequential read of a footer. No file stays open.
+/// A hit of the index costs a read of a record's head, and for packs that are hit again and again one sequential read of
+/// a footer. No file stays open.
 final class ContentsShelf: Sendable {
     /// What all contents together may take. The newest stays even when it alone is larger (no footer exceeds 64 MiB).
     static let limit = 32 << 20
@@ -62,6 +63,9 @@ final class ContentsShelf: Sendable {
     private let store: any ObjectStore
     private let set: SetHeader
     private let limit: Int
+    /// So many records of a pack are looked at one by one before its footer is read, each time it is not kept.
+    static let mostHeads = 32
+
     private struct Kept {
         var contents: PackContents
         var turn: UInt64
@@ -70,6 +74,8 @@ final class ContentsShelf: Sendable {
         var kept: [UInt32: Kept] = [:]
         var memory = 0
         var turn: UInt64 = 0
+        /// How many heads of each pack were read since its footer was.
+        var heads: [UInt32: Int] = [:]
     }
     private let state = Mutex(State())
     /// One footer is read at a time; who needs another pack that is kept does not wait for it.
@@ -95,6 +101,36 @@ final class ContentsShelf: Sendable {
             keep(number, contents)
             return contents
         }
+    }
+
+    /// The id of unit `index` of the record at `offset` of pack `number`, and the record's size; `nil` when there is none, or
+    /// its head is damaged. Throws as ``contents(_:_:)``.
+    func unit(
+        _ number: UInt32, _ reference: PackReference, offset: Int, index: Int
+    ) throws(Fault) -> (id: UnitID, length: Int)? {
+        if let kept = kept(number) { return kept.unit(offset: offset, index: index) }
+        let isHead = state.withLock { state in
+            let count = state.heads[number, default: 0]
+            state.heads[number] = count < ContentsShelf.mostHeads ? count + 1 : 0
+            return count < ContentsShelf.mostHeads
+        }
+        // Where not even the head can be read, the footer tells whether the pack can be.
+        if isHead, let bytes = head(reference, offset) {
+            guard let record = try? unsafe RecordHeader(bytes.span.bytes, at: 0, unitSize: set.unitSize), index >= 0,
+                index < record.ids.count
+            else { return nil }
+            return (record.ids[index], record.totalSize)
+        }
+        return try contents(number, reference).unit(offset: offset, index: index)
+    }
+
+    private func head(_ reference: PackReference, _ offset: Int) -> [UInt8]? {
+        guard let handle = try? store.open(ObjectName.pack(reference.id)), handle.size.bytes == reference.size,
+            offset >= 0, offset < Int(clamping: reference.size)
+        else { return nil }
+        let most = RecordHeader.fixedSize + RecordHeader.maximumIDs * UnitID.size
+        return try? handle.bytes(
+            at: ByteCount(UInt64(offset)), count: min(most, Int(clamping: reference.size) - offset))
     }
 
     private func kept(_ number: UInt32) -> PackContents? {

@@ -29,6 +29,9 @@ final class PackWriter: Sendable {
     /// Packs that are not sealed yet, by number.
     private let live = Mutex<[UInt32: OpenPack]>([:])
 
+    /// Asked when the medium is full: whether it made room, so that the same is tried again.
+    let makeRoom = Mutex<(@Sendable () -> Bool)?>(nil)
+
     private struct State {
         var pack: OpenPack?
         var segment: ByteBuffer?
@@ -144,11 +147,21 @@ final class PackWriter: Sendable {
 
     private func open() throws(Fault) -> OpenPack {
         let id = ObjectID.random()
-        var uploads = [try store.upload()]
-        if twice { uploads.append(try store.upload()) }
+        var uploads = [try withRoom { () throws(Fault) in try store.upload() }]
+        if twice { uploads.append(try withRoom { () throws(Fault) in try store.upload() }) }
         let pack = OpenPack(id: id, number: packs.add(id, nil), uploads: uploads)
         live.withLock { $0[pack.number] = pack }
         return pack
+    }
+
+    private func withRoom<R>(_ work: () throws(Fault) -> R) throws(Fault) -> R {
+        while true {
+            do throws(Fault) {
+                return try work()
+            } catch {
+                guard error.code == .storeFull, let make = makeRoom.withLock({ $0 }), make() else { throw error }
+            }
+        }
     }
 
     private func copy(
@@ -185,8 +198,10 @@ final class PackWriter: Sendable {
             let bytes = unsafe piece.buffer.bytes(0..<piece.count)
             let hash = try unsafe hasher.segment(bytes)
             for upload in piece.pack.uploads {
-                try unsafe upload.write(
-                    at: ByteCount(UInt64(piece.index * PackFooter.segmentSize)), RawSpan(_unsafeBytes: bytes))
+                try withRoom { () throws(Fault) in
+                    try unsafe upload.write(
+                        at: ByteCount(UInt64(piece.index * PackFooter.segmentSize)), RawSpan(_unsafeBytes: bytes))
+                }
             }
             piece.pack.parts.withLock { parts in
                 parts.segments[piece.index] = hash
@@ -220,7 +235,9 @@ final class PackWriter: Sendable {
             hasher: hasher)
         let name = ObjectName.pack(pack.id)
         for (index, upload) in pack.uploads.enumerated() {
-            try unsafe upload.write(at: ByteCount(UInt64(end)), footer.span.bytes)
+            try withRoom { () throws(Fault) in
+                try unsafe upload.write(at: ByteCount(UInt64(end)), footer.span.bytes)
+            }
             if index == 0 {
                 try upload.seal(as: name)
             } else {

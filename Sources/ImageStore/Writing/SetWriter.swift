@@ -419,19 +419,21 @@ public final class SetWriter: Sendable {
         return findings
     }
 
-    /// Moves the sound frames of unfinished packs into this run's packs.
+    /// Moves the sound frames of unfinished packs into this run's packs. Where the medium has no room for both, what was not
+    /// moved yet makes way.
     private func takeOver(_ leftovers: [any ObjectLeftover], _ events: EventHandler) throws(Fault) {
-        for leftover in leftovers {
+        let room = LeftoverRoom(leftovers)
+        data.makeRoom.withLock { $0 = { room.make() } }
+        defer { data.makeRoom.withLock { $0 = nil } }
+        for (number, leftover) in leftovers.enumerated() where room.begin(number) {
             if leftover.size.bytes > UInt64(PackHeader.size), leftover.size.bytes <= 0xFFFF_FFFF,
                 let head = try? leftover.bytes(at: .zero, count: PackHeader.size),
                 let header = try? unsafe PackHeader(head.span.bytes), header.set == set, header.kind == .data
             {
                 events(.step("taking over what an interrupted backup stored (\(leftover.size))"))
                 do throws(Fault) {
-                    try takeOver(leftover)
+                    try takeOver(leftover) { room.has(number) }
                 } catch {
-                    // The leftover's own space may be what is missing: without it the next run has room.
-                    if error.code == .storeFull { try leftover.remove() }
                     guard error.code == .unreadable else { throw error }
                     // What was read before the bad place is taken over; the rest is stored again from the source.
                     events(
@@ -442,15 +444,24 @@ public final class SetWriter: Sendable {
                                     + error.what, place: error.place)))
                 }
             }
-            try leftover.remove()
+            if room.has(number) { try leftover.remove() }
+        }
+        if room.wasMade {
+            events(
+                .finding(
+                    Finding(
+                        .notice, "set.leftover-cut",
+                        what:
+                            "There was no room to take over all that an interrupted backup left: the rest was removed, "
+                            + "and is stored again from the source.", place: store.name)))
         }
     }
 
-    private func takeOver(_ leftover: any ObjectLeftover) throws(Fault) {
+    private func takeOver(_ leftover: any ObjectLeftover, while isThere: () -> Bool) throws(Fault) {
         let decoder = try RecordDecoder(set, keys)
         var scanner = PackScanner(
             leftover, unitSize: set.unitSize, from: PackHeader.size, to: Int(leftover.size.bytes))
-        while let item = try scanner.next() {
+        while isThere(), let item = try scanner.next() {
             try Interruption.check()
             guard case .record(let offset, let record) = item, record.kind == .frame,
                 try isAnyNew(record.ids)
@@ -478,6 +489,7 @@ public final class SetWriter: Sendable {
         var result: [PackReference] = []
         for number in referenced.sorted() {
             let id = packs.id(number)
+            guard !packs.isLost(number) else { throw lost(id) }
             let isGone = try SafetyRules.keep(.tombstones) ? store.open(ObjectName.tombstone(id)) != nil : false
             guard !isGone, let reference = packs.reference(number), try isKept(reference) else { throw changed(id) }
             result.append(reference)
@@ -498,6 +510,18 @@ public final class SetWriter: Sendable {
             try store.delete(ObjectName.point(point))
             throw changed(pack.id)
         }
+    }
+
+    private func lost(_ pack: ObjectID) -> Fault {
+        Fault(
+            .storeFailed,
+            what:
+                "A pack could no longer be read while the backup ran, after the backup had built upon it, so there is no "
+                + "recovery point.",
+            place: "\(store.name)/\(ObjectName.pack(pack))",
+            remedy:
+                "Check the medium, its cable or network, then run the backup again: what that pack held is then stored "
+                + "anew, and everything else is used.")
     }
 
     private func changed(_ pack: ObjectID) -> Fault {

@@ -281,6 +281,49 @@ import Threads
         }
     }
 
+    @Test func anIdleFileOfAnotherMachineIsLeftAloneWhileThatIsAnnounced() throws {
+        try withStore { (_, folder) throws in
+            let store = FolderStore(path: folder, host: HostMark.own, isLocal: false)
+            let file = "\(folder)/tmp/1-1-\(Self.other).part"
+            let announcement = "\(folder)/writers/\(Self.id)-w-\(Self.other).writer"
+            touch(file)
+            age(file, by: 5 * 3600)
+            touch(announcement)
+            age(announcement, by: 6 * 3600)
+            #expect(try store.leftovers().isEmpty)
+            // For as long as that may be renewed.
+            age(announcement, by: 25 * 3600)
+            #expect(try store.leftovers().map(\.name) == ["tmp/1-1-\(Self.other).part"])
+            touch(announcement)
+            #expect(try store.leftovers().isEmpty)
+            #expect(unsafe unlink(announcement) == 0)
+            #expect(try store.leftovers().count == 1)
+        }
+    }
+
+    @Test func locksOfAFileServersClientsAreSeen() throws {
+        try withStore { (store, folder) throws in
+            #expect(store.isLocal)
+            let files = ["\(folder)/writers/\(Self.id)-w-\(Self.other).writer", "\(folder)/tmp/1-1-\(Self.other).part"]
+            var open: [Int32] = []
+            for file in files {
+                touch(file)
+                // As the server takes them for its clients: of the whole file, by fcntl (F_OFD_SETLK).
+                let descriptor = unsafe Glibc.open(file, O_RDWR)
+                open.append(descriptor)
+                var lock = flock(l_type: Int16(F_WRLCK), l_whence: Int16(SEEK_SET), l_start: 0, l_len: 0, l_pid: 0)
+                #expect(unsafe fcntl(descriptor, 37, &lock) == 0)
+            }
+            for _ in 0..<2 {
+                #expect(try store.announcements().map(\.isAlive) == [true])
+                #expect(try store.leftovers().isEmpty)
+            }
+            for descriptor in open { close(descriptor) }
+            #expect(try store.announcements().map(\.isAlive) == [false])
+            #expect(try store.leftovers().count == 1)
+        }
+    }
+
     @Test func anUnreadableLeftoverEndsNoBackup() throws {
         let base = MemoryStore()
         let content = Sample.content(300_000, seed: 4)
