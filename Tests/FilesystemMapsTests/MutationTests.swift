@@ -92,6 +92,23 @@ struct MutationTests {
         #expect(partial > 20)
     }
 
+    /// Directories and chains of a filled filesystem, of which the walk through them meets every mutation.
+    @Test(.enabled(if: mkfat.path != nil && mcopy.path != nil, "dosfstools and mtools are needed"))
+    func mutatedFATTree() throws {
+        let folder = try ScratchFolder()
+        let image = try folder.file("x.img", .mebibytes(6))
+        try mkfat.check(["-F", "12", "-s", "8", image])
+        let tree = try folder.tree(symbolicLinks: false)
+        try shell.check(["-c", "cd \"$2\" && mcopy -s -i \"$1\" * ::", "copy", image, tree])
+        let disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: 6 << 20))
+        let boot = try FATBootSector(parsing: try disk.bytes(at: .zero, count: 512))
+        let data = Int(boot.firstDataSector) * 512
+        let partial = try Self.run(
+            disk, places: [512..<data, data - 16384..<data, data..<data + 65536], count: 3000, seed: 17
+        ) { try FATReader.map($0, Identity(kind: .fat)) }
+        #expect(partial > 100)
+    }
+
     /// What is named of mutated metadata is bounded, comes to an end, and counts no byte beyond those asked for.
     static func names(_ disk: MemoryDisk, _ kind: ContentKind, _ seed: inout Seeded) throws -> LostContent {
         let length = disk.length.bytes
