@@ -371,6 +371,9 @@ struct BtrfsTests {
             #expect(map.identity.kind == .btrfs)
             #expect(map.identity.label == "label")
         }
+        // The kernel does not look at the copies either.
+        let copy = try Self.spoiled { try poke($0, (64 << 20) + 72, [99]) }
+        #expect(copy.wholeBecause == nil && copy.states == [.clean] && copy.used == sound.used)
         // The copy alone says nothing: something else may have been laid over the filesystem.
         let gone = try Self.spoiled { try poke($0, 65536 + 64, [UInt8](repeating: 0, count: 8)) }
         #expect(gone.identity.kind != .btrfs && gone.wholeBecause != nil)
