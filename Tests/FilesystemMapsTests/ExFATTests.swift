@@ -94,7 +94,7 @@ struct ExFATTests {
         return try (number("Total Clusters:") - number("Free Clusters:")) * number("Cluster size:")
     }
 
-    @Test(arguments: shapes)
+    @Test(arguments: sampled(shapes))
     func onlyUsedClustersMakeTheSameFilesystem(shape: Shape) throws {
         let folder = try ScratchFolder()
         let image = try Self.made(shape, in: folder)

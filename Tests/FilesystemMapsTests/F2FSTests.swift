@@ -68,7 +68,7 @@ struct F2FSTests {
         return list.joined(separator: "\n")
     }
 
-    @Test(arguments: shapes)
+    @Test(arguments: sampled(shapes))
     func onlyValidBlocksMakeTheSameFilesystem(shape: Shape) throws {
         let folder = try ScratchFolder()
         let image = try Self.made(shape, in: folder)

@@ -231,6 +231,115 @@ struct MutationTests {
         #expect(partial > 100)
     }
 
+    /// Maps mutations of `disk` with all checksums of `blocks` (place and length) mended first, and put back afterwards.
+    static func mended(
+        _ disk: MemoryDisk, _ blocks: [(UInt64, Int)], _ sum: ([UInt8]) -> [UInt8]?, at offset: Int = 0,
+        _ map: (MemoryDisk) throws -> VolumeMap
+    ) throws -> VolumeMap {
+        var touched: [(ByteCount, [UInt8])] = []
+        for (place, count) in blocks {
+            let old = try disk.bytes(at: ByteCount(place), count: count)
+            touched.append((ByteCount(place), old))
+            var new = old
+            guard let check = sum(old) else { continue }
+            new.replaceSubrange(offset..<offset + check.count, with: check)
+            try disk.write(at: ByteCount(place), unsafe new.span.bytes)
+        }
+        defer { for (place, old) in touched { try? disk.write(at: place, unsafe old.span.bytes) } }
+        return try map(disk)
+    }
+
+    @Test(.enabled(if: mkbtrfs.path != nil, "btrfs-progs is needed"))
+    func mutatedBtrfs() throws {
+        let folder = try ScratchFolder()
+        let image = try folder.file("x.img", .mebibytes(24))
+        // The smallest one, mixed, with small blocks and single metadata, so that nothing is mended from a copy.
+        try mkbtrfs.check(["-q", "-M", "-n", "4096", "-m", "single", "-d", "single", image])
+        let disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: 24 << 20))
+        let volume = try BtrfsVolume([BtrfsMember(disk)])
+        let extents = try volume.trees().extents
+        var blocks: [(UInt64, Int)] = [(65_536, 4096)]
+        for address in [volume.superblock.root, volume.superblock.chunkRoot, extents.root] {
+            let chunk = try #require(volume.chunk(of: address, count: 4096))
+            blocks.append((try #require(volume.chunks[chunk].places(of: address, count: 4096).first).offset, 4096))
+        }
+        // Of the superblock the first fields and the array of chunks; of the trees heads, keys, and items at the end.
+        var places = [65_536 + 32..<65_536 + 300, 65_536 + 811..<65_536 + 940]
+        for (place, _) in blocks.dropFirst() {
+            let start = Int(place)
+            places += [start + 32..<start + 300, start + 3000..<start + 4096]
+        }
+        let partial = try Self.run(disk, places: places, count: 4000, seed: 21) { disk in
+            try Self.mended(disk, blocks, { BtrfsChecksum.crc32c.value($0) }) {
+                try BtrfsReader.map($0, Identity(kind: .btrfs))
+            }
+        }
+        #expect(partial > 100)
+    }
+
+    @Test(.enabled(if: mkexfat.path != nil, "exfatprogs is needed"))
+    func mutatedExFAT() throws {
+        let folder = try ScratchFolder()
+        let image = try folder.file("x.img", .mebibytes(4))
+        try mkexfat.check(["-c", "512", "-b", "512", image])
+        let disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: 4 << 20))
+        let boot = try ExFATBootSector(parsing: Array(disk.bytes.prefix(512)))
+        let root = Int(boot.place(UInt64(boot.root)).bytes)
+        let table = Int(boot.tableStart) * 512
+        let places = [
+            64..<120, table..<table + 64, root..<root + 160, Int(boot.heap.bytes)..<Int(boot.heap.bytes) + 900,
+        ]
+        func sum(_ region: [UInt8]) -> [UInt8] {
+            let sum = ExFATBootSector.checksum(region[..<(11 * 512)])
+            return (0..<512).map { UInt8(truncatingIfNeeded: sum >> UInt32($0 % 4 * 8)) }
+        }
+        let partial = try Self.run(disk, places: places, count: 1500, seed: 22) { disk in
+            try Self.mended(disk, [(0, 12 * 512)], sum, at: 11 * 512) {
+                try ExFATReader.map($0, Identity(kind: .exFAT))
+            }
+        }
+        #expect(partial > 100)
+    }
+
+    @Test(.enabled(if: mkf2fs.path != nil, "f2fs-tools is needed"))
+    func mutatedF2FS() throws {
+        let folder = try ScratchFolder()
+        let image = try folder.file("x.img", .mebibytes(52))
+        try mkf2fs.check(["-q", "-f", image])
+        let disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: 52 << 20))
+        let superblock = try F2FSSuperblock(parsing: Array(disk.bytes[1024..<1024 + F2FSSuperblock.size]))
+        let (checkpoint, _) = try F2FSCheckpoint.newest(disk, superblock)
+        let first = checkpoint.start * 4096
+        let last = first + (checkpoint.packBlocks - 1) * 4096
+        let journal = Int(first + checkpoint.summaries * 4096) + 507
+        let table = Int(superblock.table) * 4096
+        let places = [
+            1024..<1124, 1024 + 2170..<1024 + 2210, Int(first)..<Int(first) + 260, journal..<journal + 200,
+            table..<table + 200,
+        ]
+        func sum(_ block: [UInt8]) -> [UInt8] {
+            let body = Array(block.prefix(4092))
+            let check = F2FSSuperblock.checksum(unsafe body.span.bytes)
+            return (0..<4).map { UInt8(truncatingIfNeeded: check >> (8 * $0)) }
+        }
+        let partial = try Self.run(disk, places: places, count: 3000, seed: 23) { disk in
+            try Self.mended(disk, [(first, 4096), (last, 4096)], sum, at: 4092) {
+                try F2FSReader.map($0, Identity(kind: .f2fs))
+            }
+        }
+        #expect(partial > 100)
+    }
+
+    @Test(arguments: [nil, HFSPlusImage.Journal.empty])
+    func mutatedHFSPlus(journal: HFSPlusImage.Journal?) throws {
+        let image = HFSPlusImage(blockSize: 512, blocks: 1200, journal: journal)
+        let disk = MemoryDisk(image.made().bytes)
+        let partial = try Self.run(
+            disk, places: [1024..<1536, 1024..<1100, 1536..<1700, 1536 + 512..<30_000], count: 4000, seed: 24
+        ) { try HFSPlusReader.map($0, Identity(kind: .hfsPlus)) }
+        #expect(partial > 100)
+    }
+
     @Test(.enabled(if: mkswap.path != nil, "util-linux is needed"))
     func mutatedSwap() throws {
         let folder = try ScratchFolder()

@@ -67,6 +67,14 @@ let fsckf2fs = Tool("fsck.f2fs", package: "f2fs-tools")
 let sloadf2fs = Tool("sload.f2fs", package: "f2fs-tools")
 let shell = Tool("sh", package: "dash")
 
+/// How much of the long tests is run: `RELIGHT_TESTS=full`, which `make test-full` sets, is everything; else samples.
+let isFull = unsafe getenv("RELIGHT_TESTS").map { unsafe String(cString: $0) } == "full"
+
+/// All of `shapes`, or every other one.
+func sampled<T>(_ shapes: [T]) -> [T] {
+    isFull ? shapes : shapes.enumerated().filter { $0.offset % 2 == 0 }.map(\.element)
+}
+
 /// A folder that goes away with the value.
 final class ScratchFolder: Sendable {
     let path: String

@@ -123,6 +123,102 @@ import Testing
         #expect(mounted.states == [.journalToReplay])
     }
 
+    @Test func theSeedsOfBtrfsAreMapped() throws {
+        let identity = Identity(kind: .btrfs, usage: .filesystem)
+        func extent(_ from: UInt64, _ count: UInt64) -> Extent {
+            Extent(from: ByteCount(from), to: ByteCount(from + count))
+        }
+        let fixed = [extent(0, 1 << 20), extent(0x100000, 4096), extent(0x160000, 8192), extent(0x164000, 4096)]
+        let expected: [String: [Extent]] = [
+            "single": [extent(0x120000, 8192)],
+            // Both copies of four blocks.
+            "dup": [0x120000, 0x140000].flatMap { [extent($0, 8192), extent($0 + 0x3000, 8192)] },
+            "striped": [extent(0x120000, 12_288)],
+            "log": [extent(0x120000, 8192), extent(0x130000, 8192), extent(0x168000, 8192)],
+            "all": [extent(0x168000, 8192)]
+                + [0x120000, 0x140000].flatMap { [extent($0, 20_480), extent($0 + 0x10000, 8192)] },
+        ]
+        #expect(expected.count == BtrfsSeeds.options.count)
+        for (name, extents) in expected {
+            let map = try BtrfsReader.map(SparseDisk(try seed(.btrfs, name), limit: .mebibytes(64)), identity)
+            #expect(map.wholeBecause == nil, "\(name): \(map.wholeBecause ?? "")")
+            #expect(map.states == [["log", "all"].contains(name) ? .journalToReplay : .clean])
+            #expect(map.used == ExtentList(fixed + extents), "\(name)")
+        }
+    }
+
+    @Test(arguments: ["single", "all"])
+    func aChangedBtrfsIsMappedAgainOnceItsChecksumsAreMended(_ name: String) throws {
+        let identity = Identity(kind: .btrfs, usage: .filesystem)
+        let sound = try seed(.btrfs, name)
+        let before = try BtrfsReader.map(SparseDisk(sound, limit: .mebibytes(64)), identity)
+        // The label, and bytes of no weight in blocks of the chunk tree and the tree of trees.
+        for place in [65_536 + 299, 0x100000 + 64, 0x120000 + 64] as [UInt64] {
+            var disk = SparseEditor(sound)
+            disk.store(place, [0x55])
+            var input = disk.input
+            try #require(input != sound)
+            #expect(try BtrfsReader.map(SparseDisk(input, limit: .mebibytes(64)), identity) != before)
+            BtrfsSeeds.mend(&input)
+            #expect(try BtrfsReader.map(SparseDisk(input, limit: .mebibytes(64)), identity) == before)
+        }
+    }
+
+    @Test func theSeedsOfExFATAreMapped() throws {
+        let identity = Identity(kind: .exFAT, usage: .filesystem)
+        for (name, sector, cluster, pieces) in [
+            ("plain", 512, 4096, 1), ("pieces", 512, 512, 1), ("sectors-4096", 4096, 4096, 1), ("backup", 512, 1024, 1),
+        ] as [(String, UInt64, UInt64, UInt64)] {
+            let map = try ExFATReader.map(SparseDisk(try seed(.exfat, name), limit: .mebibytes(64)), identity)
+            #expect(map.wholeBecause == nil, "\(name): \(map.wholeBecause ?? "")")
+            #expect(map.used.byteCount.bytes == 64 * sector + (pieces + 6) * cluster, "\(name)")
+            #expect(map.states == [name == "backup" ? .damaged : .clean])
+        }
+        let dirty = try ExFATReader.map(SparseDisk(try seed(.exfat, "dirty"), limit: .mebibytes(64)), identity)
+        #expect(dirty.states == [.dirty])
+        var disk = SparseEditor(try seed(.exfat, "plain"))
+        disk.store(200, [0x55])
+        var input = disk.input
+        ExFATSeeds.mend(&input)
+        #expect(try ExFATReader.map(SparseDisk(input, limit: .mebibytes(64)), identity).wholeBecause == nil)
+    }
+
+    @Test func theSeedsOfF2FSAreMapped() throws {
+        let identity = Identity(kind: .f2fs, usage: .filesystem)
+        func map(_ input: [UInt8]) throws -> VolumeMap {
+            try F2FSReader.map(SparseDisk(input, limit: .mebibytes(64)), identity)
+        }
+        for name in ["plain", "compact"] {
+            let found = try map(try seed(.f2fs, name))
+            #expect(found.wholeBecause == nil, "\(name): \(found.wholeBecause ?? "")")
+            let expected = [(0, 4096 + 20), (4096 + 512, 7), (4096 + 5 * 512, 512)] as [(UInt64, UInt64)]
+            #expect(
+                found.used
+                    == ExtentList(
+                        expected.map { Extent(from: ByteCount($0 * 4096), to: ByteCount(($0 + $1) * 4096)) }))
+        }
+        #expect(try map(try seed(.f2fs, "crashed")).states == [.journalToReplay])
+        #expect(try map(try seed(.f2fs, "synced")).states == [.journalToReplay])
+        // An elapsed time, in both blocks of the newer checkpoint.
+        var disk = SparseEditor(try seed(.f2fs, "compact"))
+        for block in [1024, 1024 + 5] as [UInt64] { disk.store(block * 4096 + 192 + 1, [0]) }
+        disk.store(1024 + 1030, [0x55])
+        var input = disk.input
+        F2FSSeeds.mend(&input)
+        #expect(try map(input).wholeBecause == nil)
+    }
+
+    @Test func theSeedsOfHFSPlusAreMapped() throws {
+        let identity = Identity(kind: .hfsPlus, usage: .filesystem)
+        for (name, blocks) in [("plain", 18), ("journaled", 27), ("wrapped", 18 + 16 + 4)] as [(String, UInt64)] {
+            let map = try HFSPlusReader.map(SparseDisk(try seed(.hfsplus, name), limit: .mebibytes(64)), identity)
+            #expect(map.wholeBecause == nil, "\(name): \(map.wholeBecause ?? "")")
+            #expect(map.used.byteCount.bytes == blocks * 512, "\(name)")
+        }
+        let waiting = try HFSPlusReader.map(SparseDisk(try seed(.hfsplus, "waiting"), limit: .mebibytes(64)), identity)
+        #expect(waiting.states == [.journalToReplay])
+    }
+
     @Test func aChangedXFSIsMappedAgainOnceItsChecksumsAreMended() throws {
         let identity = Identity(kind: .xfs, usage: .filesystem)
         let sound = try seed(.xfs, "version5")

@@ -34,7 +34,7 @@ struct BtrfsMember {
             }
             guard copy.filesystem == known.filesystem, copy.generation > known.generation else { continue }
             // A stop between two writes of one transaction: what both need is more than either tells.
-            guard problem != nil else {
+            guard known.place != BtrfsSuperblock.places[0].bytes else {
                 throw .whole(
                     "Its superblocks are of two transactions (\(known.generation) and \(copy.generation)), so that it is "
                         + "not certain which one counts.", .dirty)

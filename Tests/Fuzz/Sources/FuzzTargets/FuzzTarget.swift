@@ -37,7 +37,7 @@ public struct FuzzTarget: Sendable {
     public static let all: [FuzzTarget] = [
         .tables, .ext, .fat, .ntfs, .swap, .survey, .structures, .point, .set, .plan, .job, .media, .environment,
         .kernel,
-        .names, .xfs, .locked, .protected, .moved, .archive, .catalogue,
+        .names, .xfs, .locked, .protected, .moved, .archive, .catalogue, .btrfs, .exfat, .f2fs, .hfsplus,
     ]
 }
 
