@@ -16,10 +16,13 @@ struct ForgetCommand: ParsableCommand {
             Points are named, or rules say which to keep, for each machine by itself: the newest of each of the last N \
             hours, days, weeks, months and years that have one (UTC). A point stays when any rule keeps it. A machine's \
             last point, and points whose date cannot be right, are removed only by name. A removed point cannot be \
-            brought back. Its space is freed by `relight prune`, or with --prune at once. Works on a full medium.
+            brought back. Its space is freed by `relight prune`, or with --prune at once, but not when no point is left: see \
+            there. Works on a full medium. A set that lies in several places needs all of them named (--also): a point that \
+            is removed while a place is away comes back with that place.
 
               relight forget /mnt/usb/machines --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
               relight forget /mnt/usb/machines@3f2a91 --prune
+              relight forget /mnt/a/set --also /mnt/b/set --keep-last 10 --prune
             """)
 
     @Argument(help: ArgumentHelp("SET, or SET@POINT to remove that point.", valueName: "set[@point]")) var set: String
@@ -74,7 +77,10 @@ struct ForgetCommand: ParsableCommand {
         } else {
             console.line(
                 "\(points) removed."
-                    + (prune || removed == 0 ? "" : " The space is freed by `relight prune \(name.set)`."))
+                    + (prune || removed == 0
+                        ? ""
+                        : " The space is freed by `relight prune \(SetPlace.words(name.set, places.also))"
+                            + "\(result.plan.leavesNothing ? " --all-points-forgotten" : "")`."))
         }
         if let report = result.prune { PruneCommand.show(report, console) }
     }

@@ -16,7 +16,11 @@ struct PruneCommand: ParsableCommand {
             Packs that nothing needs are removed; from packs that hold much that is not needed, what is needed is moved \
             into new packs. That takes the space of one pack at most; on a full medium, packs nothing needs are removed \
             first. May be interrupted and run again at any time. While a backup into the set runs, packs it might build \
-            upon stay. Every recovery point must be readable: else nobody knows what it needs, and nothing is removed.
+            upon stay. What an interrupted backup stored goes too: the next one stores it again.
+
+            Every recovery point must be readable, and all it needs be here: else nobody knows what may go, and nothing is \
+            removed. A set that lies in several places needs all of them, each other one named with --also. Where there \
+            are packs but no recovery point, --all-points-forgotten must say that there is none anywhere.
             """)
 
     @Argument(help: ArgumentHelp("The image set.", valueName: "set")) var set: String
@@ -28,6 +32,12 @@ struct PruneCommand: ParsableCommand {
         help: ArgumentHelp(
             "Hours after which a pack marked for removal goes even though a backup runs.", valueName: "hours"))
     var grace = 24
+    @Flag(
+        help: """
+            No recovery point of the set is left anywhere (all were removed, or none was ever finished): remove what is \
+            stored though no point is here.
+            """)
+    var allPointsForgotten = false
     @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
 
@@ -40,6 +50,7 @@ struct PruneCommand: ParsableCommand {
         let console = Console.current.withLock { $0 }
         var options = PruneOptions()
         options.isRehearsal = dryRun
+        options.allPointsForgotten = allPointsForgotten
         options.garbagePercent = garbage
         options.grace = UInt64(grace) * 3600
         let report = try Keeping.prune(set, also: places.also, keys: key.ring(), options, events: console.events)

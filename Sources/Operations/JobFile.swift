@@ -258,8 +258,9 @@ private struct JobOption {
     ]
     static let prune = [
         JobOption(key: "dryRun", kind: .flag), JobOption(key: "garbage", kind: .text),
-        JobOption(key: "grace", kind: .text), JobOption(key: "passphraseFile", kind: .text),
-        JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
+        JobOption(key: "grace", kind: .text), JobOption(key: "allPointsForgotten", kind: .flag),
+        JobOption(key: "passphraseFile", kind: .text), JobOption(key: "keyFile", kind: .text),
+        JobOption(key: "also", kind: .list),
     ]
     static let restore = [
         JobOption(key: "layout", kind: .choice(["exact", "keep", "proportional", "fill"])),

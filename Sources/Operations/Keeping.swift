@@ -34,7 +34,8 @@ public struct ForgetResult: Sendable {
 /// Removes recovery points and reclaims space.
 public enum Keeping {
     /// Removes recovery points. Throws `usage` when neither a point nor a policy is given, what opening a set throws,
-    /// `set.no-such-point`, `store.failed`, `interrupted`; and with ``ForgetRequest/prune``, what that throws.
+    /// `set.no-such-point`, `store.failed`, `interrupted`; and with ``ForgetRequest/prune``, what that throws, and before
+    /// anything is removed `set.incomplete` when no point would be left.
     public static func forget(
         _ request: ForgetRequest, keys: KeyRing, events: @escaping EventHandler
     ) throws(Fault) -> ForgetResult {
@@ -47,6 +48,16 @@ public enum Keeping {
             let plan = try keeper.plan(
                 request.policy.isEmpty ? nil : request.policy, named: request.points,
                 isRehearsal: request.isRehearsal)
+            if request.prune != nil, plan.leavesNothing {
+                throw Fault(
+                    .setIncomplete,
+                    what:
+                        "No recovery point would be left here, so nobody could tell what points on another medium of the "
+                        + "set need. Nothing was removed.",
+                    place: ([request.set] + request.also).joined(separator: " + "),
+                    remedy: "Leave --prune out, then free the space with "
+                        + "`relight prune \(SetPlace.words(request.set, request.also)) --all-points-forgotten`.")
+            }
             for finding in plan.findings { events(.finding(finding)) }
             var result = ForgetResult(plan: plan)
             if request.isRehearsal { return result }

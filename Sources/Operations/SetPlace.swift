@@ -60,6 +60,11 @@ public final class SetPlace: Sendable {
         self.names = names
     }
 
+    /// The places of a set as a command line names them.
+    public static func words(_ place: String, _ also: [String]) -> String {
+        ([place] + also.map { "--also \($0)" }).joined(separator: " ")
+    }
+
     /// Gives the places up.
     public func close() { for location in locations { location.release() } }
 
@@ -107,7 +112,7 @@ public final class SetPlace: Sendable {
 
     /// `fault`, with what helps where a set may go on elsewhere.
     func explained(_ fault: Fault) -> Fault {
-        guard fault.code == .storeFull else { return fault }
+        guard fault.code == .storeFull, fault.remedy != SpanStore.makeRoom else { return fault }
         var fault = fault
         fault.remedy =
             "Finished recovery points are not harmed. Run the same command again with "

@@ -87,6 +87,26 @@ struct KeepingTests {
         #expect(try Program.run("verify", set).status == 0)
     }
 
+    @Test func withoutAPointOnlyAWordOfTheUsersRemovesWhatIsStored() throws {
+        let point = try backup(1)
+        let before = try scratch.sh("find set -type f")
+        try Program.mustFail(
+            ["forget", "\(set)@\(point)", "--prune"], status: 4, code: "set.incomplete",
+            saying: ["No recovery point would be left", "prune \(set) --all-points-forgotten"])
+        #expect(try scratch.sh("find set -type f") == before)
+        let also = scratch.path + "/also"
+        let second = try Program.run(
+            "backup", "\(scratch.path)/disk.img", "--to", set, "--also", also, "--name", "machine")
+        #expect(second.status == 0, "\(second.err)")
+        let run = try Program.run("forget", set, "--also", also, "--keep-last", "1")
+        #expect(run.status == 0 && run.out.contains("`relight prune \(set) --also \(also)`."), "\(run.out)\(run.err)")
+        #expect(try Program.run("forget", "\(set)@latest", "--also", also).out.contains("--all-points-forgotten`"))
+        try Program.mustFail(
+            ["prune", set, "--also", also], status: 4, code: "set.incomplete", saying: ["--all-points-forgotten"])
+        #expect(try Program.run("prune", set, "--also", also, "--all-points-forgotten").status == 0)
+        try scratch.sh("test -z \"$(find set also -path '*packs/*' -type f)\"")
+    }
+
     @Test func whatMakesNoSenseIsRefused() throws {
         _ = try backup(1)
         let before = try files()

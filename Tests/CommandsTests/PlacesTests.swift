@@ -58,6 +58,16 @@ struct PlacesTests {
         #expect(restored.status == 0, "\(restored.err)")
         #expect(try sha256(target) == sha256(disk))
 
+        // One place alone does not tell what is needed.
+        for place in [first, second] {
+            let before = try scratch.sh("find \"$1\" -type f | sort", [place])
+            try Program.mustFail(
+                ["prune", place], status: 4, code: "set.incomplete",
+                saying: ["another medium", "nothing is removed", "--also"])
+            #expect(try scratch.sh("find \"$1\" -type f | sort", [place]) == before)
+        }
+        #expect(try Program.run("prune", first, "--also", second).status == 0)
+
         // Nothing new fits the first; a second backup of the same stores only its point.
         let again = try backup("--also", second)
         #expect(again.status == 0, "\(again.err)")

@@ -55,7 +55,14 @@ import Testing
     @Test func withAllPointsGoneNothingIsLeft() throws {
         let set = try KeptSet.sample()
         try set.forget(set.ids)
-        try set.prune()
+        // The points that need what is here may lie on another medium.
+        let before = set.store.objects
+        let fault = #expect(throws: Fault.self) { try set.prune() }
+        #expect(fault?.code == .setIncomplete && fault?.remedy.contains("--all-points-forgotten") == true)
+        #expect(set.store.objects == before)
+        var options = KeptSet.thorough
+        options.allPointsForgotten = true
+        try set.prune(options)
         #expect(set.packBytes == 0)
         #expect(!set.store.objects.keys.contains { $0.contains("moves/") })
     }
@@ -215,6 +222,101 @@ import Testing
         #expect(try set.check() == [set.ids[1]])
         #expect(try set.prune().rewritten.map(\.name) == [pack])
         #expect(try set.check() == [set.ids[1]])
+    }
+
+    @Test func whatAPointNeedsAndIsNowhereKeepsEverything() throws {
+        var set = KeptSet()
+        try set.backup(KeptSet.content(Array(0..<8)))
+        try set.backup(KeptSet.content(Array(50..<58)))
+        try set.backup(KeptSet.content(Array(70..<78)))
+        try set.forget([set.ids[0]])
+        // The frames of the second, or its lists.
+        let second = try SetReader(set.store).point(set.ids[1])
+        let list = try #require(second.file.streams[0].pages.first).reference.place.pack
+        let frames = try #require(second.file.packs.first { $0.id != list }).id
+        for id in [frames, list] {
+            let copy = set.copy()
+            for name in [ObjectName.pack(id), ObjectName.copy(of: ObjectName.pack(id))] {
+                copy.store.objects[name] = nil
+            }
+            let before = copy.store.objects
+            for isRehearsal in [true, false] {
+                var options = KeptSet.thorough
+                options.isRehearsal = isRehearsal
+                let fault = #expect(throws: Fault.self) { try copy.prune(options) }
+                #expect(fault?.code == .setIncomplete && fault?.what.contains(id.text) == true)
+                #expect(fault?.what.contains(set.ids[1]) == true && fault?.remedy.contains("--also") == true)
+                #expect(copy.store.objects == before)
+            }
+            try copy.forget([set.ids[1]])
+            #expect(try copy.prune().freed > .zero)
+            #expect(try copy.check() == [set.ids[2]])
+        }
+    }
+
+    @Test func onePlaceOfASetIsNotPrunedWithoutTheOthers() throws {
+        let first = MemoryStore(name: "one", capacity: 1_200_000)
+        let second = MemoryStore(name: "two")
+        var set = KeptSet(first)
+        // Most of it goes into the second place, where the first is full.
+        try set.backup(KeptSet.content(Array(0..<8)), through: SpanStore([first, second]))
+        try set.backup(KeptSet.content(Array(0..<24)), through: SpanStore([first, second]))
+        let packs = [SpanStoreTests.packs(first), SpanStoreTests.packs(second)]
+        #expect(packs.allSatisfy { !$0.isEmpty })
+        try set.forget([set.ids[0]], through: SpanStore([first, second]))
+        for place in [first, second] {
+            let before = place.objects
+            let fault = #expect(throws: Fault.self) { try set.prune(through: place) }
+            #expect(fault?.code == .setIncomplete && fault?.remedy.contains("--also") == true)
+            #expect(place.objects == before)
+        }
+        try set.prune(through: SpanStore([first, second]))
+        #expect(try SetReader(SpanStore([first, second])).verify(.full).isSound)
+    }
+
+    @Test func aPlaceThatWasAwayLearnsOfThePointsWhoseRecordsMoveThere() throws {
+        let first = MemoryStore(name: "one")
+        let second = MemoryStore(name: "two")
+        var set = KeptSet(first)
+        let one = try set.backup(KeptSet.content(Array(0..<12)), through: SpanStore([first, second]))
+        // Made while the second was away; shares a little with what goes.
+        let two = try set.backup(KeptSet.content([0, 4, 60]))
+        #expect(second.objects["points/\(two).point"] == nil)
+        let both = try SpanStore([first, second])
+        try set.forget([one], through: both)
+        // There is no room on the first, so what is needed moves to the second.
+        first.capacity = first.objects.reduce(0) { $0 + $1.value.count } + 20_000
+        #expect(try !set.prune(through: both).rewritten.isEmpty)
+        #expect(!SpanStoreTests.packs(second).isEmpty)
+        for name in first.objects.keys where name.hasPrefix("points/") || name.hasPrefix("moves/") {
+            #expect(second.objects[name] == first.objects[name])
+        }
+        // Alone it does not take them for dead.
+        let packs = SpanStoreTests.packs(second)
+        _ = try? set.prune(through: second)
+        #expect(SpanStoreTests.packs(second) == packs)
+        #expect(try SetReader(SpanStore([first, second])).verify(.full).isSound)
+    }
+
+    @Test func aPlaceThatCannotTakeAPointsFileKeepsFromMovingNotFromRemoving() throws {
+        let first = MemoryStore(name: "one")
+        let second = MemoryStore(name: "two")
+        var set = KeptSet(first)
+        let one = try set.backup(KeptSet.content(Array(0..<12)), through: SpanStore([first, second]))
+        let dead = try set.backup(KeptSet.content(Array(300..<312)))
+        let two = try set.backup(KeptSet.content([0, 4, 60]))
+        for name in second.objects.keys where name.hasPrefix("copies/packs/") { second.objects[name] = nil }
+        second.capacity = second.objects.reduce(0) { $0 + $1.value.count } + 40
+        try set.forget([one, dead], through: SpanStore([first, second]))
+        second.capacity = second.objects.reduce(0) { $0 + $1.value.count } + 40
+        let fault = #expect(throws: Fault.self) { try set.prune(through: SpanStore([first, second])) }
+        #expect(fault?.code == .storeFull && fault?.place == "two" && fault?.what.contains(two) == true)
+        #expect(!SpanStoreTests.packs(first).isEmpty && !first.objects.keys.contains { $0.hasPrefix("moves/") })
+        #expect(try set.check() == [two])
+        second.capacity = .max
+        try set.prune(through: SpanStore([first, second]))
+        #expect(second.objects["points/\(two).point"] != nil)
+        #expect(try set.check() == [two])
     }
 
     @Test func lostMovesAreFoundAgainAndNoted() throws {

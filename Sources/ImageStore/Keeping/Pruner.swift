@@ -13,7 +13,9 @@ extension SetKeeper {
     /// Can be interrupted at any moment and run again. Needs free space for one pack at most, and none to remove packs
     /// nothing needs. While backups run nothing new is removed.
     /// Throws `set.busy` when somebody else does the same, `set.damaged` when a point or list cannot be read so that
-    /// nobody knows what it needs, `key.needed`, `store.full`, `store.failed`, `interrupted`.
+    /// nobody knows what it needs, `set.incomplete` when something a point needs is not here, or there is no point at all
+    /// (nobody knows then what is needed by points on other media), `key.needed`, `store.full`, `store.failed`,
+    /// `interrupted`.
     public func prune(_ options: PruneOptions = PruneOptions(), events: EventHandler? = nil) throws(Fault)
         -> PruneReport
     {
@@ -24,6 +26,11 @@ extension SetKeeper {
         }
         return try Pruner(store, reader.set, reader.keys, options, events).run()
     }
+}
+
+extension FaultCode {
+    /// What is here of a set does not tell what of it is needed: a part of it lies elsewhere, or is lost.
+    public static let setIncomplete = FaultCode("set.incomplete", exit: .refused)
 }
 
 /// One run of prune. Not shared between threads.
@@ -51,7 +58,8 @@ private final class Pruner {
     private var points: Set<ObjectID> = []
     private var pages: Set<UnitID> = []
     private var search: RecordSearch?
-    private var lostIn: Set<ObjectID> = []
+    /// A pack with something needed that is nowhere, and the point that needs it.
+    private var lost: (pack: ObjectID, point: ObjectID)?
 
     init(
         _ store: any ObjectStore, _ set: SetHeader, _ keys: SetKeys?, _ options: PruneOptions, _ events: EventHandler?
@@ -68,6 +76,8 @@ private final class Pruner {
     func run() throws(Fault) -> PruneReport {
         var announcement = options.isRehearsal ? nil : try announce()
         defer { announcement?.end() }
+        // A place that was away must know all points before it is used alone again; see `SpanStore`.
+        let full = options.isRehearsal ? nil : try completed()
         try look()
         classify()
         guard !options.isRehearsal else { return rehearsed() }
@@ -84,6 +94,7 @@ private final class Pruner {
             if try condemn(pack) { condemned.append(pack) }
         }
         try remove(condemned) { self.report.removed.append($0) }
+        if full != nil, let full = try completed() { throw full }
         if announcement == nil { announcement = try announce() }
         try rewriteAll()
         // Packs that were about to be removed and turned out to be needed.
@@ -97,6 +108,17 @@ private final class Pruner {
         }
         report.findings.sort { ($0.place, $0.what) < ($1.place, $1.what) }
         return report
+    }
+
+    /// Brings all places of the set up to date; the fault where one of them has no room for that.
+    private func completed() throws(Fault) -> Fault? {
+        do throws(Fault) {
+            try store.prepare()
+            return nil
+        } catch {
+            guard error.code == .storeFull else { throw error }
+            return error
+        }
     }
 
     // MARK: - Who else is there
@@ -158,6 +180,16 @@ private final class Pruner {
         }
         moves = try MoveMap(store, set)
         try markPoints()
+        guard !points.isEmpty || packs.isEmpty || options.allPointsForgotten else {
+            throw Fault(
+                .setIncomplete,
+                what:
+                    "There \(packs.count == 1 ? "is 1 pack" : "are \(packs.count) packs") here, but no recovery point. "
+                    + "The points that need what is here may lie on another medium of the set, so nothing is removed.",
+                place: store.name,
+                remedy: "Attach the other medium and name it with --also PLACE. If all recovery points of the set were "
+                    + "removed, or none was ever finished, add --all-points-forgotten.")
+        }
     }
 
     /// What is known of the pack `id`; `nil` when it is gone.
@@ -193,12 +225,14 @@ private final class Pruner {
                 let decoder = try PieceDecoder(point)
                 for stream in point.streams {
                     for (number, reference) in stream.stored.pages {
-                        try mark(reference.place, reference.hash, 0)
+                        try mark(reference.place, reference.hash, 0, id)
+                        // Its page is lost: what that names is not known.
+                        if lost != nil { throw incomplete() }
                         guard pages.insert(reference.hash).inserted else { continue }
                         try Interruption.check()
                         for run in try decoder.page(reference, number: number, of: stream) {
-                            guard let id = run.ids.first else { continue }
-                            try mark(run.place, id, run.firstInFrame)
+                            guard let unit = run.ids.first else { continue }
+                            try mark(run.place, unit, run.firstInFrame, id)
                         }
                     }
                 }
@@ -208,6 +242,19 @@ private final class Pruner {
             points.insert(id)
         }
         report.points = points.count
+        if lost != nil { throw incomplete() }
+    }
+
+    private func incomplete() -> Fault {
+        let (pack, point) = (lost?.pack.text ?? "", lost?.point.text ?? "")
+        return Fault(
+            .setIncomplete,
+            what:
+                "The recovery point \(point) needs the pack \(pack), which is neither here nor in any other pack. It may "
+                + "lie on another medium of the set, so nothing is removed.", place: store.name,
+            remedy:
+                "Attach the other medium and name it with --also PLACE. If the pack is lost for good, put it back from a "
+                + "copy of the set, or remove the points that need it (`relight verify` names them): `relight forget`.")
     }
 
     private func unknown(_ fault: Fault, _ point: ObjectID) -> Fault {
@@ -221,7 +268,7 @@ private final class Pruner {
     }
 
     /// Marks the record a hint means, wherever it lies now.
-    private func mark(_ hint: RecordPlace, _ id: UnitID, _ index: Int) throws(Fault) {
+    private func mark(_ hint: RecordPlace, _ id: UnitID, _ index: Int, _ point: ObjectID) throws(Fault) {
         let start = RecordStart(pack: hint.pack, offset: hint.offset)
         var place: RecordStart?
         if let pack = try pack(hint.pack), pack.holds(hint.offset, length: hint.length) { place = start }
@@ -252,14 +299,7 @@ private final class Pruner {
             if place != nil { foundBySearching = true }
         }
         guard let place, let pack = try pack(place.pack) else {
-            if lostIn.insert(hint.pack).inserted {
-                report.findings.append(
-                    Finding(
-                        .warning, "set.damaged-pack",
-                        what:
-                            "The pack is missing, with records that points need. `relight verify` names what is lost.",
-                        place: "\(store.name)/\(ObjectName.pack(hint.pack))"))
-            }
+            lost = lost ?? (hint.pack, point)
             return
         }
         pack.mark(place.offset)

@@ -73,6 +73,7 @@ public final class SetKeeper: Sendable {
         var plan = ForgetPlan(
             retention: RetentionPlan(listing.points, policy: policy, named: chosen, now: try now(isRehearsal)),
             unreadable: unreadable)
+        plan.leavesNothing = plan.retention.removed.count + unreadable.count >= ids.count
         plan.findings =
             plan.retention.findings
             + listing.findings.filter { finding in
@@ -119,6 +120,9 @@ public struct ForgetPlan: Hashable, Sendable {
     public var unreadable: [String]
     /// What is worth knowing before it is done.
     public var findings: [Finding] = []
+
+    /// Whether no point is left when it is done.
+    public var leavesNothing = false
 
     /// Whether anything is removed.
     public var isEmpty: Bool { retention.removed.isEmpty && unreadable.isEmpty }

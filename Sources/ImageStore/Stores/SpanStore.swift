@@ -8,10 +8,10 @@ import Synchronization
 
 /// One set that lies in several places, for media that are too small to hold it alone.
 ///
-/// Packs lie where there was room when they were written: the places are filled one after the other. Everything else
-/// (headers, keys, points, second copies, moves, marks) lies in every place that had room for it, so that any medium can
-/// tell what the set holds. Reading looks in all places; one that is absent is simply not given, and its packs are then
-/// the ones that are missing. What is forgotten while a place is absent comes back with it.
+/// Packs lie where there was room when they were written: the places are filled one after the other. Headers, key slots,
+/// points and moves lie in every place, so that any medium can tell what the set needs; second copies and marks in every
+/// place that had room for them. Reading looks in all places; one that is absent is simply not given, and its packs are
+/// then the ones that are missing. What is removed while a place is absent comes back with it.
 public final class SpanStore: ObjectStore {
     let places: [any ObjectStore]
     private let state = Mutex(State())
@@ -89,7 +89,11 @@ public final class SpanStore: ObjectStore {
 
     // MARK: - Setting up
 
-    /// Makes all places ready and gives those that are new everything but packs.
+    /// Makes all places ready, gives those that are new everything but packs, and all others what was made while they were
+    /// away: key slots, points and moves, with their second copies where there is room.
+    ///
+    /// Throws `store.full` with the name of a place that cannot take what every place must have; the others are completed
+    /// all the same.
     public func prepare() throws(Fault) {
         for place in places { try place.prepare() }
         var offsets: [Int: Int64] = [:]
@@ -101,13 +105,21 @@ public final class SpanStore: ObjectStore {
         }
         let found = offsets
         state.withLock { $0.offsets = found }
-        for place in places { try join(place) }
+        var full: Fault?
+        for index in places.indices {
+            do throws(Fault) { try complete(index) } catch {
+                guard error.code == .storeFull else { throw error }
+                full = full ?? error
+            }
+        }
+        if let full { throw full }
     }
 
-    /// Completes a place that has not both headers. They come last: a place with both is complete, or was.
-    private func join(_ place: any ObjectStore) throws(Fault) {
+    /// Gives a place what it lacks. The headers come last: a place with both is complete, or was.
+    private func complete(_ index: Int) throws(Fault) {
+        let place = places[index]
         let here = try SetAccess.look(at: place)
-        guard here.header == nil || !here.lostCopies.isEmpty else { return }
+        guard here.header == nil || !here.lostCopies.isEmpty else { return try catchUp(index) }
         var header = here.header
         for other in places where header == nil { header = try SetAccess.look(at: other).header }
         guard let header else { return }
@@ -136,8 +148,97 @@ public final class SpanStore: ObjectStore {
         }
     }
 
-    /// Folders whose objects lie in every place.
-    private static let everywhere = ["keys", ObjectName.points, ObjectName.copies, "moves", "gone"]
+    /// Folders a new place is given.
+    private static let everywhere = [
+        ObjectName.keys, ObjectName.points, ObjectName.copies, ObjectName.moves, ObjectName.tombstones,
+    ]
+    /// Folders whose objects no place may lack: without them a place, used alone, takes for dead what is needed.
+    private static let needed = [ObjectName.keys, ObjectName.points, ObjectName.moves]
+
+    /// Whether every place must have the object.
+    static func isNeeded(_ name: String) -> Bool {
+        ObjectName.headers.contains(name) || needed.contains { name.hasPrefix($0 + "/") }
+    }
+
+    /// Gives a place that was away what was made meanwhile.
+    private func catchUp(_ index: Int) throws(Fault) {
+        for folder in SpanStore.needed.flatMap({ [$0, ObjectName.copy(of: $0)] }) {
+            let has = Set(try places[index].list(folder).map(\.name))
+            for object in try list(folder).sorted(by: { $0.name < $1.name }) where !has.contains(object.name) {
+                // Lists may be late.
+                guard try places[index].open(object.name) == nil, let source = try open(object.name, from: 0) else {
+                    continue
+                }
+                do throws(Fault) {
+                    try put(object.name, in: index) { (target) throws(Fault) in
+                        try ObjectCopy.copy(from: source.handle.size, to: target, source.handle.read)
+                    }
+                } catch {
+                    guard error.code == .storeFull, !SpanStore.isNeeded(object.name) else { throw error }
+                    noteLeftOut(object.name, index)
+                    continue
+                }
+                // What somebody removes at this moment must not come back: whoever of the two is later removes it.
+                if try places[source.place].open(object.name) == nil { try places[index].delete(object.name) }
+            }
+        }
+    }
+
+    // MARK: - Room for what every place must have
+
+    /// Puts an object into one place. Where that is full and must have it, second copies of packs that other places have
+    /// go until there is room. `fill` writes the object, each time from its beginning.
+    func put(
+        _ name: String, in index: Int, _ fill: (any ObjectUpload) throws(Fault) -> Void
+    ) throws(Fault) {
+        while true {
+            do throws(Fault) {
+                let upload = try places[index].upload()
+                do throws(Fault) {
+                    try fill(upload)
+                    try upload.seal(as: name)
+                } catch {
+                    upload.abandon()
+                    throw error
+                }
+                return
+            } catch {
+                try makeRoom(for: name, in: index, error)
+            }
+        }
+    }
+
+    /// Removes second copies from a full place that must have the object `name`: the largest that another place has too.
+    /// Throws `fault` where it is another one or the object may be left out, and `store.full` where nothing can go.
+    func makeRoom(for name: String, in index: Int, _ fault: Fault) throws(Fault) {
+        guard fault.code == .storeFull, SpanStore.isNeeded(name) else { throw fault }
+        let folder = ObjectName.copy(of: ObjectName.packs)
+        for object in try places[index].list(folder).sorted(by: { ($1.size, $0.name) < ($0.size, $1.name) }) {
+            let first = String(object.name.dropFirst(ObjectName.copies.utf8.count + 1))
+            var isElsewhere = false
+            for other in places.indices where other != index {
+                for name in [object.name, first] where try places[other].open(name)?.size == object.size {
+                    isElsewhere = true
+                }
+            }
+            guard isElsewhere else { continue }
+            return try places[index].delete(object.name)
+        }
+        throw Fault(
+            .storeFull, what: "There is no room here for \(name), which every place of the set must have.",
+            place: places[index].name, remedy: SpanStore.makeRoom)
+    }
+
+    /// What helps where a place cannot take what every place must have: one more place does not.
+    public static let makeRoom =
+        "Finished recovery points are not harmed. Make room on this medium (a few MiB will do), then run the command again."
+
+    func noteLeftOut(_ name: String, _ index: Int) {
+        note(
+            Finding(
+                .notice, "store.full", what: "There was no room for a copy of \(name); other places have it.",
+                place: places[index].name))
+    }
 
     /// Whether an object lies in one place only.
     static func isPack(_ name: String) -> Bool { name.hasPrefix(ObjectName.packs + "/") }
@@ -201,6 +302,10 @@ public final class SpanStore: ObjectStore {
         var failed: Fault?
         for place in places {
             do throws(Fault) { try place.delete(name) } catch { failed = failed ?? error }
+        }
+        // Somebody may have completed a place from another one meanwhile.
+        for place in places where failed == nil {
+            do throws(Fault) { if try place.open(name) != nil { try place.delete(name) } } catch { failed = error }
         }
         if let failed { throw failed }
     }

@@ -185,7 +185,7 @@ final class SpanUpload: ObjectUpload {
         }
     }
 
-    /// Puts the object into every place that has room; there must be one.
+    /// Puts the object into every place; one that need not have it may be left out where it is full.
     private func sealEverywhere(_ name: String, replacing: Bool) throws(Fault) {
         gate.close()
         defer { gate.open() }
@@ -203,35 +203,73 @@ final class SpanUpload: ObjectUpload {
                     continue
                 }
                 do throws(Fault) {
-                    let copy = try span.places[place].upload()
-                    staged.append((place, copy))
-                    try ObjectCopy.copy(from: ByteCount(end), to: copy, upload.read)
+                    staged.append((place, try copied(end, name, place, upload.read)))
                 } catch {
-                    guard error.code == .storeFull else { throw error }
-                    if staged.last?.place == place { staged.removeLast().upload.abandon() }
-                    leaveOut(name, place)
+                    guard error.code == .storeFull, !SpanStore.isNeeded(name) else { throw error }
+                    span.noteLeftOut(name, place)
                     failed = failed ?? error
                 }
             }
-            for (place, copy) in staged {
-                do throws(Fault) {
-                    try replacing ? copy.seal(replacing: name) : copy.seal(as: name)
-                    sealed.append(place)
-                } catch {
-                    guard error.code == .storeFull else { throw error }
-                    copy.abandon()
-                    leaveOut(name, place)
-                    failed = failed ?? error
+            for index in staged.indices {
+                let place = staged[index].place
+                while true {
+                    do throws(Fault) {
+                        let copy = staged[index].upload
+                        try replacing ? copy.seal(replacing: name) : copy.seal(as: name)
+                        sealed.append(place)
+                        break
+                    } catch {
+                        guard error.code == .storeFull else { throw error }
+                        guard SpanStore.isNeeded(name) else {
+                            staged[index].upload.abandon()
+                            span.noteLeftOut(name, place)
+                            failed = failed ?? error
+                            break
+                        }
+                        try span.makeRoom(for: name, in: place, error)
+                        // What failed to seal can still be read, what is sealed only under its name.
+                        let whole = try sealed.first.map { (first) throws(Fault) in
+                            guard let handle = try span.places[first].open(name) else {
+                                throw span.places[first].notKept(name)
+                            }
+                            return handle
+                        }
+                        let again = try copied(end, name, place, whole?.read ?? upload.read)
+                        if place != home { staged[index].upload.abandon() }
+                        staged[index].upload = again
+                    }
                 }
             }
             if sealed.isEmpty, present == 0 { throw failed ?? SpanUpload.noRoom(span) }
             // Whoever reads back what it put sees the first copy only: the others are compared with it here.
             for place in sealed.dropFirst() { try compare(name, sealed[0], place) }
+            upload.abandon()
         } catch {
             for (_, copy) in staged { copy.abandon() }
+            upload.abandon()
             // After a fault nothing is visible. A replacement is better than what was there.
             if !replacing { for place in sealed { try? span.places[place].delete(name) } }
             throw error
+        }
+    }
+
+    /// An unfinished copy of what was written, in another place.
+    private func copied(
+        _ end: UInt64, _ name: String, _ place: Int, _ read: (ByteCount, inout MutableRawSpan) throws(Fault) -> Void
+    ) throws(Fault) -> any ObjectUpload {
+        while true {
+            do throws(Fault) {
+                let copy = try span.places[place].upload()
+                do throws(Fault) {
+                    try ObjectCopy.copy(from: ByteCount(end), to: copy, read)
+                } catch {
+                    copy.abandon()
+                    throw error
+                }
+                return copy
+            } catch {
+                try span.makeRoom(for: name, in: place, error)
+            }
         }
     }
 
@@ -249,13 +287,6 @@ final class SpanUpload: ObjectUpload {
             else { throw store.notKept(name) }
             offset += UInt64(count)
         }
-    }
-
-    private func leaveOut(_ name: String, _ place: Int) {
-        span.note(
-            Finding(
-                .notice, "store.full", what: "There was no room for a copy of \(name); other places have it.",
-                place: span.places[place].name))
     }
 
     private func isSame(_ there: any ObjectHandle, _ upload: any ObjectUpload, _ end: UInt64) throws(Fault) -> Bool {

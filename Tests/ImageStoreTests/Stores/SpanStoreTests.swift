@@ -113,10 +113,67 @@ import Threads
         let first = MemoryStore(name: "one", capacity: 100)
         let second = MemoryStore()
         let span = try SpanStore([first, second])
-        try span.put("points/x.point", [UInt8](repeating: 1, count: 500))
+        try span.put("copies/points/x.point", [UInt8](repeating: 1, count: 500))
         #expect(first.objects.isEmpty)
-        #expect(second.objects["points/x.point"]?.count == 500)
+        #expect(second.objects["copies/points/x.point"]?.count == 500)
         #expect(!span.findings.isEmpty)
+    }
+
+    @Test(arguments: ["set.a", "keys/x.key", "points/x.point", "moves/x.moves"])
+    func whatEveryPlaceMustHaveIsNeverLeftOut(name: String) throws {
+        for full in [0, 1] {
+            let places = [MemoryStore(name: "one"), MemoryStore(name: "two")]
+            let span = try SpanStore(places)
+            // A second copy that is in both places, and one that is only here.
+            try span.put("copies/packs/ab/x.pack", [UInt8](repeating: 2, count: 100))
+            places[full].objects["copies/packs/cd/y.pack"] = [UInt8](repeating: 3, count: 200)
+            places[full].capacity = 350
+            try span.put(name, [UInt8](repeating: 1, count: 140))
+            for place in places { #expect(place.objects[name]?.count == 140) }
+            #expect(places[full].objects["copies/packs/ab/x.pack"] == nil)
+            #expect(places[full].objects["copies/packs/cd/y.pack"] != nil)
+            #expect(places[1 - full].objects["copies/packs/ab/x.pack"] != nil)
+            // Nothing more can go.
+            let fault = #expect(throws: Fault.self) { try span.put("points/z.point", [UInt8](repeating: 1, count: 90)) }
+            #expect(fault?.code == .storeFull && fault?.place == places[full].name)
+            #expect(places.allSatisfy { $0.objects["points/z.point"] == nil })
+        }
+    }
+
+    @Test func aPlaceThatWasAwayIsGivenPointsKeysAndMoves() throws {
+        let first = MemoryStore()
+        let second = MemoryStore()
+        let span = try SpanStore([first, second])
+        let one = try Self.backup(Self.content, to: span)
+        let two = try Self.backup(Self.random(100_000, seed: 4), to: first)
+        for folder in ["keys", "moves"] { try first.put("\(folder)/x", [1, 2, 3]) }
+        // Made by the other alone.
+        let three = try Self.backup(Self.random(100_000, seed: 5), to: second)
+        try span.prepare()
+        for place in [first, second] {
+            #expect(try Set(SetReader(place).points().points.map(\.id)) == [one.id, two.id, three.id])
+            for folder in ["keys", "moves"] { #expect(place.objects["\(folder)/x"] == [1, 2, 3]) }
+        }
+        // What is removed meanwhile does not come back.
+        let name = "points/\(three.id).point"
+        first.objects[name] = nil
+        first.interceptor = { operation throws(Fault) in
+            if case .seal(name) = operation { second.objects[name] = nil }
+        }
+        try span.prepare()
+        #expect(first.objects[name] == nil && second.objects[name] == nil)
+    }
+
+    @Test func aPlaceThatIsCompletedMeanwhileKeepsNothingThatIsRemoved() throws {
+        let first = MemoryStore()
+        let second = MemoryStore()
+        let span = try SpanStore([first, second])
+        try span.put("points/x.point", [1])
+        second.interceptor = { operation throws(Fault) in
+            if case .delete = operation, first.objects.isEmpty { first.objects["points/x.point"] = [1] }
+        }
+        try span.delete("points/x.point")
+        #expect(first.objects.isEmpty && second.objects.isEmpty)
     }
 
     @Test func aNewPlaceIsGivenEverythingButPacks() throws {
