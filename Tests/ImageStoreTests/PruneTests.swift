@@ -395,6 +395,29 @@ import Testing
         }
     }
 
+    /// A set of `packs` packs of frames of about 1 MiB, each of which is half needed; nothing else is to be removed.
+    static func halfNeeded(_ packs: Int) throws -> (set: KeptSet, last: String) {
+        var set = KeptSet()
+        set.options.compression = .off
+        try set.backup(KeptSet.content(Array(0..<UInt64(packs * 14))))
+        let last = try set.backup(KeptSet.content((0..<UInt64(packs * 14)).filter { $0 % 16 < 8 }))
+        try set.forget([set.ids[0]])
+        return (set, last)
+    }
+
+    @Test func whereNotAllFitsPacksAreRewrittenOneByOne() throws {
+        let (set, last) = try Self.halfNeeded(4)
+        let used = set.store.objects.reduce(0) { $0 + $1.value.count }
+        // One half of a pack, with its footer and the moves; not two.
+        set.store.capacity = used + 800_000
+        var options = KeptSet.thorough
+        options.packSize = .mebibytes(8)
+        let report = try set.prune(options)
+        #expect(report.rewritten.count >= 3 && report.kept.isEmpty, "\(report.kept)")
+        #expect(report.freed > .mebibytes(1))
+        #expect(try set.check() == [last])
+    }
+
     // MARK: - Interruptions
 
     /// Runs `work` again and again, with the store failing at each call that changes it, then once more to its end.

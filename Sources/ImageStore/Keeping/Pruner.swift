@@ -493,10 +493,21 @@ private final class Pruner {
         let most = min(store.maximumObjectSize?.bytes ?? .max, 0xFFFF_FFFF)
         let limit = min(max(options.packSize.bytes, 1 << 20), most)
         var written: UInt64 = 0
+        /// With less room than for one pack, packs go one by one: each that went makes room for the next. One with as
+        /// much as this in it did not fit.
+        var tooMuch = UInt64.max
         while true {
             try Interruption.check()
-            let candidates = self.candidates()
-            guard let first = candidates.first else { break }
+            let all = self.candidates()
+            let candidates = all.filter { $0.liveBytes < tooMuch }
+            guard let first = candidates.first else {
+                for pack in all {
+                    keep(
+                        pack,
+                        "there is no room for \(ByteCount(pack.liveBytes)) of records that have to be moved first")
+                }
+                break
+            }
             report.writers = try writers().count
             guard report.writers == 0 else {
                 for pack in candidates { keep(pack, "a backup is running, which may build upon it") }
@@ -517,18 +528,17 @@ private final class Pruner {
             var total: UInt64 = 0
             let room = limit / 100 * UInt64(max(40, 95 - Int(set.parity)))
             for pack in candidates where pack.kind == first.kind {
-                guard batch.isEmpty || total + pack.liveBytes <= room else { continue }
+                guard batch.isEmpty || tooMuch == .max && total + pack.liveBytes <= room else { continue }
                 batch.append(pack)
                 total += pack.liveBytes
             }
             do throws(Fault) {
                 try rewrite(batch, limit: Int(limit), &written)
+                // There is more room than before, if less than the batch had.
+                if tooMuch != .max { tooMuch = .max - 1 }
             } catch {
                 guard error.code == .storeFull else { throw error }
-                for pack in candidates where !pack.isRemoved {
-                    keep(pack, "there is no room for \(ByteCount(total)) of records that have to be moved first")
-                }
-                break
+                tooMuch = batch.count > 1 ? .max - 1 : total
             }
         }
         report.freed = ByteCount(report.freed.bytes - min(report.freed.bytes, written))
