@@ -418,6 +418,31 @@ import Testing
         #expect(try set.check() == [last])
     }
 
+    private final class Leftover: ObjectLeftover {
+        let store: MemoryStore
+        let name = "tmp/x.part"
+        let size = ByteCount(800_000)
+        init(_ store: MemoryStore) { self.store = store }
+        func read(at offset: ByteCount, into buffer: inout MutableRawSpan) throws(Fault) {}
+        func dropCaches() {}
+        func remove() throws(Fault) { store.capacity += 800_000 }
+    }
+
+    @Test func whatAKilledRunLeftUnfinishedIsNotInTheWay() throws {
+        for isBackupRunning in [false, true] {
+            let (set, last) = try Self.halfNeeded(2)
+            set.store.capacity = set.store.objects.reduce(0) { $0 + $1.value.count } + 100_000
+            let failing = FailingStore(set.store)
+            failing.left.withLock { $0 = [Leftover(set.store)] }
+            let other = isBackupRunning ? try set.store.announce(.writer) : nil
+            let report = try set.prune(through: failing)
+            #expect(report.rewritten.isEmpty == isBackupRunning)
+            #expect(report.kept.isEmpty != isBackupRunning)
+            other?.end()
+            #expect(try set.check() == [last])
+        }
+    }
+
     // MARK: - Interruptions
 
     /// Runs `work` again and again, with the store failing at each call that changes it, then once more to its end.

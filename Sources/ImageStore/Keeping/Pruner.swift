@@ -496,6 +496,7 @@ private final class Pruner {
         /// With less room than for one pack, packs go one by one: each that went makes room for the next. One with as
         /// much as this in it did not fit.
         var tooMuch = UInt64.max
+        var isCleared = false
         while true {
             try Interruption.check()
             let all = self.candidates()
@@ -538,11 +539,29 @@ private final class Pruner {
                 if tooMuch != .max { tooMuch = .max - 1 }
             } catch {
                 guard error.code == .storeFull else { throw error }
+                if !isCleared {
+                    isCleared = true
+                    if try removeLeftovers() { continue }
+                }
                 tooMuch = batch.count > 1 ? .max - 1 : total
             }
         }
         report.freed = ByteCount(report.freed.bytes - min(report.freed.bytes, written))
         noteSpoiled()
+    }
+
+    /// Removes what killed runs left unfinished; false when there is nothing. A backup would take over what is sound in it,
+    /// and has to store that again.
+    private func removeLeftovers() throws(Fault) -> Bool {
+        guard try writers().isEmpty else { return false }
+        var isAny = false
+        for leftover in try store.leftovers() {
+            guard try leftover.sharers().isEmpty else { continue }
+            isAny = true
+            events?(.step("removing \(leftover.name), which a killed run left unfinished (\(leftover.size))"))
+            try leftover.remove()
+        }
+        return isAny
     }
 
     /// Copies what is needed of `batch` into new packs, and removes the old ones.
@@ -584,7 +603,14 @@ private final class Pruner {
         for (hint, place) in table { if let target = targets[place] { table[hint] = target } }
         table.merge(targets) { (_, new) in new }
         let before = moves.tables.map(\.id)
-        let put = try putMoves(table)
+        let put: [(id: ObjectID, file: MovesFile)]
+        do throws(Fault) {
+            put = try putMoves(table)
+        } catch {
+            // Nothing says where the records went, so the new packs only take room.
+            if error.code == .storeFull { try takeBack(finished, &written) }
+            throw error
+        }
         stale = table
         for (_, new) in moved { try self.pack(new.pack)?.mark(new.offset) }
         for pack in batch {
