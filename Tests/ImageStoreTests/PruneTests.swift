@@ -443,6 +443,16 @@ import Testing
         }
     }
 
+    @Test func withoutAnAnnouncementNothingIsMoved() throws {
+        let (set, last) = try Self.halfNeeded(2)
+        set.store.interceptor = { operation throws(Fault) in
+            if operation == .announce(.pruner) { throw Fault(.storeFull, what: "Full.", remedy: "") }
+        }
+        let report = try set.prune()
+        #expect(report.rewritten.isEmpty && report.moved == .zero && !report.kept.isEmpty)
+        #expect(try set.check() == [last])
+    }
+
     // MARK: - Interruptions
 
     /// Runs `work` again and again, with the store failing at each call that changes it, then once more to its end.

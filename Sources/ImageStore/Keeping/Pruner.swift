@@ -96,13 +96,13 @@ private final class Pruner {
         try remove(condemned) { self.report.removed.append($0) }
         if full != nil, let full = try completed() { throw full }
         if announcement == nil { announcement = try announce() }
-        try rewriteAll()
+        try rewriteAll(isAnnounced: announcement != nil)
         // Packs that were about to be removed and turned out to be needed.
         for pack in packs.values.sorted(by: { $0.id < $1.id })
         where pack.isLive && !pack.isRemoved && !pack.isMoved && tombstones.contains(pack.id) {
             try pardon(pack)
         }
-        if report.writers == 0 { try consolidate() }
+        if report.writers == 0, announcement != nil { try consolidate() }
         for id in tombstones.sorted() where packs[id]?.isRemoved ?? true {
             if try store.open(ObjectName.pack(id)) == nil { try store.delete(ObjectName.tombstone(id)) }
         }
@@ -489,7 +489,7 @@ private final class Pruner {
 
     // MARK: - Rewriting
 
-    private func rewriteAll() throws(Fault) {
+    private func rewriteAll(isAnnounced: Bool) throws(Fault) {
         let most = min(store.maximumObjectSize?.bytes ?? .max, 0xFFFF_FFFF)
         let limit = min(max(options.packSize.bytes, 1 << 20), most)
         var written: UInt64 = 0
@@ -500,6 +500,11 @@ private final class Pruner {
         while true {
             try Interruption.check()
             let all = self.candidates()
+            guard isAnnounced else {
+                // Somebody else who reclaims space would take the new packs for dead.
+                for pack in all { keep(pack, "there is no room to announce that records are moved") }
+                break
+            }
             let candidates = all.filter { $0.liveBytes < tooMuch }
             guard let first = candidates.first else {
                 for pack in all {
