@@ -13,9 +13,11 @@ struct ForgetCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "forget", abstract: "Removes recovery points from an image set.",
         discussion: """
-            Points are named, or rules say which to keep, for each machine by itself: the newest of each of the last N \
-            hours, days, weeks, months and years that have one (UTC). A point stays when any rule keeps it. A machine's \
-            last point, and points whose date cannot be right, are removed only by name. A removed point cannot be \
+            Points are named, or rules say which to keep: the newest of each of the last N hours, days, weeks, months and \
+            years that have one (UTC). Points count together when machine and what was imaged are the same: the machine's \
+            serial number; each disk's serial number or WWN, else its path; the volumes, where not all were chosen; and the \
+            name, where no disk has a number. --dry-run shows it. A point stays when any rule keeps it. The last point of \
+            each, and points whose date cannot be right, are removed only by name. A removed point cannot be \
             brought back. Its space is freed by `relight prune`, or with --prune at once, but not when no point is left: see \
             there. Works on a full medium. A set that lies in several places needs all of them named (--also): a point that \
             is removed while a place is away comes back with that place.
@@ -28,7 +30,7 @@ struct ForgetCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("SET, or SET@POINT to remove that point.", valueName: "set[@point]")) var set: String
     @Option(help: ArgumentHelp("Remove this point too: an id or its beginning (repeatable).", valueName: "id"))
     var point: [String] = []
-    @Option(help: ArgumentHelp("Keep the last N points of each machine.", valueName: "n")) var keepLast: Int?
+    @Option(help: ArgumentHelp("Keep the last N points of each machine and what was imaged of it.", valueName: "n")) var keepLast: Int?
     @Option(help: ArgumentHelp("Keep the newest of each of the last N hours that have one.", valueName: "n"))
     var keepHourly: Int?
     @Option(help: ArgumentHelp("… of the last N days.", valueName: "n")) var keepDaily: Int?
@@ -61,7 +63,7 @@ struct ForgetCommand: ParsableCommand {
         request.also = places.also
         let result = try Keeping.forget(request, keys: key.ring(), events: console.events)
         console.document("forget", Document(result, dryRun))
-        var table = TextTable(["", "point", "made (UTC)", "machine", "name", "why"])
+        var table = TextTable(["", "point", "made (UTC)", "machine and disks", "name", "why"])
         for entry in result.plan.retention.entries {
             table.add([
                 entry.stays ? "keep" : "remove", entry.point.shortID, Clock.text(entry.point.facts.time),

@@ -74,16 +74,54 @@ import Testing
         #expect(Set(Self.kept(points, .init(last: 2))) == [7, 8, 9, 10, 11, 12])
     }
 
-    @Test func machinesAreToldApartBySerialDisksOrName() {
+    @Test func pointsCountTogetherByMachineAndWhatWasImaged() {
         var facts = Sample.facts("web")
-        #expect(RetentionPlan.machine(facts) == "\"web\"")
+        #expect(RetentionPlan.group(facts) == "/dev/test0; \"web\"")
         facts.disks[0].serial = "S3Z9"
-        #expect(RetentionPlan.machine(facts) == "disk S3Z9")
+        #expect(RetentionPlan.group(facts) == "disk S3Z9")
         facts.machine.serial = "To Be Filled By O.E.M."
-        #expect(RetentionPlan.machine(facts) == "disk S3Z9")
+        #expect(RetentionPlan.group(facts) == "disk S3Z9")
         facts.machine.serial = "CZC123"
         facts.machine.product = "HP Z2"
-        #expect(RetentionPlan.machine(facts) == "HP Z2, serial CZC123")
+        #expect(RetentionPlan.group(facts) == "HP Z2, serial CZC123; disk S3Z9")
+        facts.disks.append(DiskModel(path: "/dev/sdb", wwn: "0x5000c5", size: .gibibytes(1), sectorSize: .s512))
+        facts.disks.append(DiskModel(path: "/dev/sdc", size: .gibibytes(1), sectorSize: .s512))
+        #expect(RetentionPlan.group(facts) == "HP Z2, serial CZC123; /dev/sdc; disk 0x5000c5; disk S3Z9")
+        facts.disks = [DiskModel(path: "/dev/sdc", size: .gibibytes(1), sectorSize: .s512)]
+        #expect(RetentionPlan.group(facts) == "HP Z2, serial CZC123; /dev/sdc; \"web\"")
+    }
+
+    @Test func chosenVolumesCountByThemselves() throws {
+        var facts = Sample.facts("web")
+        facts.disks[0].serial = "S3Z9"
+        facts.disks[0].table = PartitionTable(
+            kind: .gpt,
+            partitions: (1...3).map {
+                Partition(number: $0, first: LBA(UInt64($0) * 2048), sectors: 2048, type: .mbr(0x83))
+            })
+        func with(_ numbers: [Int]) -> String {
+            facts.disks[0].volumes = numbers.map {
+                VolumeModel(number: $0, extent: Extent(start: .zero, length: .mebibytes(1)), kind: .ext4)
+            }
+            return RetentionPlan.group(facts)
+        }
+        #expect(with([1, 2, 3]) == "disk S3Z9")
+        #expect(with([3, 1]) == "disk S3Z9 volume 1, 3")
+    }
+
+    @Test func oneDiskDoesNotStandInForAnother() {
+        // As two disks of one server, or two images of machines without numbers, one after the other each night.
+        for serials in [["S1", "S2"], [nil, nil]] as [[String?]] {
+            var points: [PointSummary] = []
+            for number in 0..<6 {
+                var point = Self.point(UInt64(number) + 1, Self.monday + UInt64(number / 2) * Self.day, serial: "CZC1")
+                point.facts.disks[0].path = ["/dev/sda", "/dev/sdb"][number % 2]
+                point.facts.disks[0].serial = serials[number % 2]
+                points.append(point)
+            }
+            #expect(Set(Self.kept(points, .init(last: 1))) == [5, 6])
+            #expect(Set(Self.kept(points, .init(daily: 2))) == [3, 4, 5, 6])
+        }
     }
 
     @Test func aMachinesLastPointStaysUnlessItIsNamed() {

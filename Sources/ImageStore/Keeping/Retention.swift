@@ -4,7 +4,7 @@
 public import Findings
 import MachineModel
 
-/// Which recovery points of a machine to keep: the last ones, and the newest of each of the last hours, days, weeks,
+/// Which recovery points to keep of a machine and what was imaged of it: the last ones, and the newest of each of the last hours, days, weeks,
 /// months and years that have one. Times are counted in UTC, weeks begin on Mondays.
 public struct RetentionPolicy: Hashable, Sendable {
     /// The last so many points.
@@ -68,14 +68,14 @@ public struct RetentionPlan: Hashable, Sendable {
     public struct Entry: Hashable, Sendable {
         /// The point.
         public var point: PointSummary
-        /// The machine it counts for, in words.
+        /// The machine it counts for and what was imaged of it, in words: points with the same words count together.
         public var machine: String
         /// Whether it stays.
         public var stays: Bool
         /// Why, in words; never empty.
         public var reasons: [String]
     }
-    /// All readable points: by machine, oldest first.
+    /// All readable points: by machine and what was imaged, oldest first.
     public var entries: [Entry] = []
     /// Points whose clocks cannot have been right, and what else is worth knowing.
     public var findings: [Finding] = []
@@ -86,8 +86,8 @@ public struct RetentionPlan: Hashable, Sendable {
     /// Seconds a point may lie in the future before its clock counts as wrong.
     private static let tolerance: UInt64 = 600
 
-    /// Applies `policy` to each machine of `points` by itself. Points in `named` go whatever it says. Without a policy
-    /// all others stay. A machine's last point stays unless it is named.
+    /// Applies `policy` to each machine of `points`, and each thing that was imaged of it, by itself. Points in `named` go
+    /// whatever it says. Without a policy all others stay. The last point of each stays unless it is named.
     ///
     /// - Parameters:
     ///   - points: all readable points of the set.
@@ -95,9 +95,9 @@ public struct RetentionPlan: Hashable, Sendable {
     ///   - named: ids of points to remove.
     ///   - now: the time by the clock of the place the set lies in.
     public init(_ points: [PointSummary], policy: RetentionPolicy?, named: Set<String> = [], now: UInt64) {
-        var machines: [String: [PointSummary]] = [:]
-        for point in points { machines[RetentionPlan.machine(point.facts), default: []].append(point) }
-        for (machine, points) in machines.sorted(by: { $0.key < $1.key }) {
+        var groups: [String: [PointSummary]] = [:]
+        for point in points { groups[RetentionPlan.group(point.facts), default: []].append(point) }
+        for (machine, points) in groups.sorted(by: { $0.key < $1.key }) {
             let order = points.sorted { ($0.number, $0.facts.time, $0.id) < ($1.number, $1.facts.time, $1.id) }
             add(machine, order, policy.flatMap { $0.isEmpty ? nil : $0 }, named, now)
         }
@@ -137,7 +137,7 @@ public struct RetentionPlan: Hashable, Sendable {
         } else {
             for point in points { reasons[point.id] = ["not named"] }
         }
-        if let last = points.last, reasons[last.id] == nil { reasons[last.id] = ["the machine's last"] }
+        if let last = points.last, reasons[last.id] == nil { reasons[last.id] = ["the last of its kind"] }
         for point in points {
             let isNamed = named.contains(point.id)
             let stays = !isNamed && reasons[point.id] != nil
@@ -149,7 +149,7 @@ public struct RetentionPlan: Hashable, Sendable {
         if points.allSatisfy({ named.contains($0.id) }), let last = points.last {
             findings.append(
                 Finding(
-                    .warning, "point.last", what: "This is the last recovery point of its machine, \(machine).",
+                    .warning, "point.last", what: "This is the last recovery point of \(machine).",
                     place: last.shortID))
         }
     }
@@ -174,8 +174,10 @@ public struct RetentionPlan: Hashable, Sendable {
         return result
     }
 
-    /// What tells machines apart: serial number of the machine, else of its disks, else the point's name.
-    static func machine(_ facts: PointFacts) -> String {
+    /// What points count together by: the machine's serial number, where it has one, and what was imaged: each disk by
+    /// its serial number or world wide name, else by its path, with the numbers of the volumes where not all were chosen.
+    /// Where no disk has an identity the name counts too. What is told apart without need only keeps more points.
+    static func group(_ facts: PointFacts) -> String {
         func real(_ text: String?) -> String? {
             let text = text?.filter { !$0.isWhitespace } ?? ""
             // What makers leave in the field when they forget to fill it in.
@@ -185,11 +187,26 @@ public struct RetentionPlan: Hashable, Sendable {
             ]
             return empty.contains(text.lowercased()) || text.allSatisfy { "0.-_xX".contains($0) } ? nil : text
         }
+        var words: [String] = []
         if let serial = real(facts.machine.serial) {
-            return [facts.machine.product, "serial \(serial)"].compactMap { $0 }.joined(separator: ", ")
+            words.append([facts.machine.product, "serial \(serial)"].compactMap { $0 }.joined(separator: ", "))
         }
-        let disks = Set(facts.disks.compactMap { real($0.serial) ?? real($0.wwn) }).sorted()
-        if !disks.isEmpty { return "disk \(disks.joined(separator: ", "))" }
-        return facts.name.isEmpty ? "unnamed" : "\"\(facts.name)\""
+        var isKnown = false
+        var disks: [String] = []
+        for disk in facts.disks {
+            let identity = real(disk.serial) ?? real(disk.wwn)
+            isKnown = isKnown || identity != nil
+            disks.append((identity.map { "disk \($0)" } ?? disk.path) + chosen(disk))
+        }
+        words += disks.sorted()
+        if !isKnown { words.append(facts.name.isEmpty ? "unnamed" : "\"\(facts.name)\"") }
+        return words.joined(separator: "; ")
+    }
+
+    /// The volumes of a disk of which not all were imaged.
+    private static func chosen(_ disk: DiskModel) -> String {
+        let numbers = Set(disk.volumes.map(\.number))
+        guard let table = disk.table, table.volumes.contains(where: { !numbers.contains($0.number) }) else { return "" }
+        return " volume \(numbers.sorted().map(String.init).joined(separator: ", "))"
     }
 }
