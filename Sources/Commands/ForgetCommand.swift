@@ -30,7 +30,8 @@ struct ForgetCommand: ParsableCommand {
     @Argument(help: ArgumentHelp("SET, or SET@POINT to remove that point.", valueName: "set[@point]")) var set: String
     @Option(help: ArgumentHelp("Remove this point too: an id or its beginning (repeatable).", valueName: "id"))
     var point: [String] = []
-    @Option(help: ArgumentHelp("Keep the last N points of each machine and what was imaged of it.", valueName: "n")) var keepLast: Int?
+    @Option(help: ArgumentHelp("Keep the last N points of each machine and what was imaged of it.", valueName: "n"))
+    var keepLast: Int?
     @Option(help: ArgumentHelp("Keep the newest of each of the last N hours that have one.", valueName: "n"))
     var keepHourly: Int?
     @Option(help: ArgumentHelp("… of the last N days.", valueName: "n")) var keepDaily: Int?

@@ -95,13 +95,13 @@ import Testing
         var facts = Sample.facts("web")
         facts.disks[0].serial = "S3Z9"
         facts.disks[0].table = PartitionTable(
-            kind: .gpt,
+            kind: .mbr, sectorSize: .s512, diskSectors: 1 << 20, sector0: HexBytes([]),
             partitions: (1...3).map {
                 Partition(number: $0, first: LBA(UInt64($0) * 2048), sectors: 2048, type: .mbr(0x83))
             })
         func with(_ numbers: [Int]) -> String {
             facts.disks[0].volumes = numbers.map {
-                VolumeModel(number: $0, extent: Extent(start: .zero, length: .mebibytes(1)), kind: .ext4)
+                VolumeModel(number: $0, extent: Extent(from: .zero, to: .mebibytes(1)), kind: .ext4, used: .zero)
             }
             return RetentionPlan.group(facts)
         }
@@ -152,6 +152,29 @@ import Testing
         #expect(plan.removed.map(\.number) == [1, 5])
         #expect(Set(plan.findings.map(\.place)) == Set([1, 2, 3].map { points[$0].shortID }))
         #expect(plan.findings.allSatisfy { $0.code == "point.clock" })
+    }
+
+    @Test func manyWrongClocksInARowAreAllNoticed() {
+        // Five good days, five with an empty battery, one good day again.
+        let old: UInt64 = 1_546_300_800
+        var times = (1...5).map { Self.monday + $0 * Self.day } + (1...5).map { old + $0 * Self.day }
+        times.append(Self.monday + 11 * Self.day)
+        let points = times.indices.map { Self.point(UInt64($0) + 1, times[$0]) }
+        let all = RetentionPlan(points, policy: .init(daily: 7), now: Self.monday + 20 * Self.day)
+        #expect(all.removed.isEmpty)
+        let older = all.entries.filter { $0.reasons[0].contains("older than that of point 5") }
+        #expect(older.map(\.point.number) == [6, 7, 8, 9, 10])
+        #expect(all.findings.count == 6)
+        // Five of them stand for no day.
+        let few = RetentionPlan(points, policy: .init(daily: 3), now: Self.monday + 20 * Self.day)
+        #expect(few.removed.map(\.number) == [1, 2])
+    }
+
+    @Test func pointsWithOneNumberMayComeInAnyOrder() {
+        // Two machines' backups ended at the same moment, or points were copied together.
+        let points = [Self.point(1, Self.monday + 9), Self.point(1, Self.monday), Self.point(2, Self.monday + 20)]
+        let plan = RetentionPlan(points, policy: .init(last: 1), now: .max)
+        #expect(plan.findings.isEmpty && plan.removed.count == 2)
     }
 
     @Test func aClockThatIsRightLaterIsNoReasonToKeepForever() {

@@ -107,7 +107,7 @@ public struct RetentionPlan: Hashable, Sendable {
         _ machine: String, _ points: [PointSummary], _ policy: RetentionPolicy?, _ named: Set<String>, _ now: UInt64
     ) {
         var reasons: [String: [String]] = [:]
-        let wrong = implausible(points, now)
+        let wrong = RetentionPlan.implausible(points, now: now)
         if let policy {
             for (id, why) in wrong { reasons[id, default: []].append(why) }
             for (name, count, stretch) in policy.rules where count > 0 {
@@ -154,22 +154,28 @@ public struct RetentionPlan: Hashable, Sendable {
         }
     }
 
-    /// Points whose time cannot be right, with the reason: in the future, or before that of the point before by number.
-    private func implausible(_ points: [PointSummary], _ now: UInt64) -> [String: String] {
+    /// Points whose time cannot be right, with the reason: in the future, or before that of a point with a lower number.
+    ///
+    /// A clock with an empty battery is wrong for many points in a row, so each is compared with the latest time so far, not
+    /// with its neighbour's.
+    ///
+    /// - Parameter points: by number, then time.
+    static func implausible(_ points: [PointSummary], now: UInt64) -> [String: String] {
         var result: [String: String] = [:]
-        var before: PointSummary?
+        var latest: PointSummary?
         for point in points {
             let time = point.facts.time
             if time > now, time - now > RetentionPlan.tolerance {
                 result[point.id] = "it lies in the future"
                 continue
             }
-            if let before, before.number < point.number, before.facts.time > time {
+            if let latest, latest.number < point.number, latest.facts.time > time {
                 // Either of the two clocks was wrong.
-                result[point.id] = "it is older than that of point \(before.number), made before it"
-                result[before.id] = result[before.id] ?? "it is later than that of point \(point.number), made after it"
+                result[point.id] = "it is older than that of point \(latest.number), made before it"
+                result[latest.id] = result[latest.id] ?? "it is later than that of point \(point.number), made after it"
+                continue
             }
-            before = point
+            latest = point
         }
         return result
     }
