@@ -68,6 +68,14 @@ struct Verb: Sendable, CustomTestStringConvertible {
                 SetState(path: "set", before: both, after: both),
             ], step: 12),
         Verb(
+            name: "copy that makes a replica", prepare: first + " --passphrase-file old",
+            command: ["copy", "set", "other", "--like", "--passphrase-file", "old"],
+            sets: [
+                SetState(
+                    path: "other", passphrases: ["old"], before: [:], after: ["first": "a.img"], isNew: true),
+                SetState(path: "set", passphrases: ["old"], before: ["first": "a.img"], after: ["first": "a.img"]),
+            ], step: 6),
+        Verb(
             name: "archive in parts", prepare: two,
             command: ["archive", "set", "one.tar", "--split", "256K"],
             sets: [

@@ -154,6 +154,24 @@ import Testing
         #expect(try SetReader(target, keys: Self.secret).verify(.full).isSound)
     }
 
+    @Test(arguments: [false, true]) func aReplicaWhoseMakingWasInterruptedIsFinished(afterwards: Bool) throws {
+        let (store, points) = try Self.source(encrypted: true)
+        let source = try SetReader(store, keys: Self.secret)
+        var options = SetCopy.Options()
+        options.like = true
+        options.threads = 1
+        options.point = points[0].id
+        // Announcement, two copies of the slot, two headers, a text: each is an upload that is written and sealed.
+        for moment in 0..<16 {
+            let target = MemoryStore()
+            _ = try? SetCopy.run(
+                from: source, to: FailingStore(target, failing: moment, afterwards: afterwards), options: options)
+            let rerun = try SetCopy.run(from: source, to: target, options: options)
+            #expect(rerun.copied.count + rerun.present.count == 1, "failure \(moment)")
+            #expect(try SetReader(target, keys: Self.secret).verify(.full).isSound, "failure \(moment)")
+        }
+    }
+
     @Test func onePointIsCopiedAndACopyGoesHomeOnce() throws {
         let (store, points) = try Self.source()
         let target = MemoryStore()

@@ -268,6 +268,12 @@ public struct SetKeyring: Sendable {
         try store.put(ObjectName.copy(of: ObjectName.key(slot.id)), slot.bytes)
     }
 
+    /// Writes a slot of another copy of the same set, of which a run that was interrupted may have written some already.
+    static func putSame(_ slot: KeySlot, in store: any ObjectStore) throws(Fault) {
+        try store.putSame(ObjectName.key(slot.id), slot.bytes)
+        try store.putSame(ObjectName.copy(of: ObjectName.key(slot.id)), slot.bytes)
+    }
+
     /// A new set's header and master key; its first slot is in `store` when this returns.
     static func make(
         _ header: SetHeader, _ encryption: NewEncryption, _ ring: KeyRing, in store: any ObjectStore, time: UInt64

@@ -169,6 +169,11 @@ extension ObjectStore {
     /// As ``put(_:_:)``, but no fault when the same object is there already: who mends a set may have been faster.
     func putCopy(_ name: String, _ bytes: [UInt8]) throws(Fault) {
         guard SafetyRules.keep(.secondCopies) else { return }
+        try putSame(name, bytes)
+    }
+
+    /// As ``put(_:_:)``, but no fault when the same object is there already.
+    func putSame(_ name: String, _ bytes: [UInt8]) throws(Fault) {
         do throws(Fault) {
             try put(name, bytes)
         } catch {

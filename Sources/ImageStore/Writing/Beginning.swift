@@ -80,7 +80,7 @@ extension SetWriter {
             // What opens a set comes first: without a header it is none yet.
             for slot in replica.slots {
                 slots.append(slot.id)
-                try SetKeyring.put(slot, in: store)
+                try SetKeyring.putSame(slot, in: store)
             }
         } else {
             let unit = options.unitSize.int == 16_384 ? 16_384 : 65_536
