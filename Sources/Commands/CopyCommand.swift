@@ -16,7 +16,9 @@ struct CopyCommand: ParsableCommand {
             Without a point all are copied, oldest first, each with its number, time and name. A point that was copied \
             before is recognised and left alone, so an interrupted copy is finished by running it again. The source is only \
             read. Sets that are encrypted differ in all they store; the copy is then encrypted anew with the target's key. \
-            With --like, the target becomes the same set as the source, which the same passphrase opens.
+            With --like, the target becomes the same set as the source, which the same passphrases open: each run also copies \
+            key slots that were added since. Those that were removed from the source are named, and open the target until \
+            `relight key remove` removes them there too.
 
               relight copy /mnt/usb/machines /mnt/nas/machines
               relight copy label:BACKUPS/web01@latest /mnt/vault/web01 --like

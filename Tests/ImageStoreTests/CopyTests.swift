@@ -172,6 +172,36 @@ import Testing
         }
     }
 
+    @Test func aReplicaIsOpenedByWhatOpensTheSourceNow() throws {
+        let (store, _) = try Self.source(encrypted: true)
+        let target = MemoryStore()
+        var options = SetCopy.Options()
+        options.like = true
+        _ = try SetCopy.run(from: SetReader(store, keys: Self.secret), to: target, options: options)
+        // The passphrase is changed at the source.
+        let keyring = try SetKeyring(store, keys: Self.secret)
+        let old = try #require(try keyring.slots().first)
+        let new = try keyring.add(.passphrase(Secret(Array("two".utf8))), label: "new", time: 0, cost: 10)
+        try keyring.remove(old.id)
+        let source = try SetReader(store, keys: Self.otherSecret)
+        #expect(throws: Fault.self) { try SetReader(target, keys: Self.otherSecret) }
+        // Without --like the target's keys are its own.
+        options.like = false
+        _ = try SetCopy.run(from: source, to: target, options: options)
+        #expect(throws: Fault.self) { try SetReader(target, keys: Self.otherSecret) }
+        options.like = true
+        let found = Mutex<[Finding]>([])
+        _ = try SetCopy.run(from: source, to: target, options: options) { event in
+            if case .finding(let finding) = event { found.withLock { $0.append(finding) } }
+        }
+        #expect(try SetReader(target, keys: Self.otherSecret).points().points.count == 3)
+        #expect(try SetReader(target, keys: Self.secret).isOpen)
+        #expect(target.objects["keys/\(new).key"] == store.objects["keys/\(new).key"])
+        #expect(target.objects["copies/keys/\(new).key"] == store.objects["copies/keys/\(new).key"])
+        #expect(found.withLock { $0 }.map(\.code) == ["key.replica-only"])
+        #expect(found.withLock { $0 }.first?.what.contains(old.id.prefix(8)) == true)
+    }
+
     @Test func onePointIsCopiedAndACopyGoesHomeOnce() throws {
         let (store, points) = try Self.source()
         let target = MemoryStore()

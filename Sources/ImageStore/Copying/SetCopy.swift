@@ -82,6 +82,7 @@ public enum SetCopy {
             } else {
                 target = try SetReader(store, keys: keys)
             }
+            if options.like, header.isEncrypted { try copySlots(source, store, events) }
             writing.replica = SetReplica(header, target.keys)
             writing.encryption = nil
             earlier = try target.points().points
@@ -159,6 +160,30 @@ public enum SetCopy {
             PointCopy.facts(of: opened), number: point.number, readBack: options.readBack, threads: options.threads,
             events: events)
         return .init(source: point, copy: copy, statistics: writer.statistics, verbatim: work.isVerbatim)
+    }
+
+    /// Gives a replica the key slots the source has and it has not: what opens the source opens it too. Those that only the
+    /// replica has are named, and stay.
+    private static func copySlots(
+        _ source: SetReader, _ store: any ObjectStore, _ events: EventHandler
+    ) throws(Fault) {
+        let wanted = try KeySlots(source.store, source.set).slots
+        let there = try KeySlots(store, source.set).slots
+        let lacking = wanted.filter { slot in !there.contains { $0.id == slot.id } }
+        if !lacking.isEmpty {
+            events(
+                .step("copying \(lacking.count == 1 ? "a key slot" : "\(lacking.count) key slots") that the replica lacks"))
+            try store.prepare()
+        }
+        for slot in lacking { try SetKeyring.putSame(slot, in: store) }
+        for slot in there where !wanted.contains(where: { $0.id == slot.id }) {
+            events(
+                .finding(
+                    Finding(
+                        .notice, "key.replica-only",
+                        what: "The key slot \(slot.id.text.prefix(8))\(slot.label.isEmpty ? "" : " \"\(slot.label)\"") opens "
+                            + "this copy, but no longer the source. `relight key remove` removes it.", place: store.name)))
+        }
     }
 
     // MARK: - What is refused
