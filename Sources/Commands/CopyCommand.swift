@@ -14,7 +14,8 @@ struct CopyCommand: ParsableCommand {
         commandName: "copy", abstract: "Copies recovery points from one image set into another, only what is missing.",
         discussion: """
             Without a point all are copied, oldest first, each with its number, time and name. A point that was copied \
-            before is recognised and left alone, so an interrupted copy is finished by running it again. The source is only \
+            before is recognised and left alone, so an interrupted copy is finished by running it again; one whose packs are \
+            missing in the target is copied anew. The source is only \
             read. Sets that are encrypted differ in all they store; the copy is then encrypted anew with the target's key. \
             With --like, the target becomes the same set as the source, which the same passphrases open: each run also copies \
             key slots that were added since. Those that were removed from the source are named, and open the target until \

@@ -202,6 +202,33 @@ import Testing
         #expect(found.withLock { $0 }.first?.what.contains(old.id.prefix(8)) == true)
     }
 
+    @Test func aCopyWhosePacksAreMissingIsMadeAnew() throws {
+        let (store, points) = try Self.source()
+        let source = try SetReader(store)
+        let target = MemoryStore()
+        var options = SetCopy.Options()
+        _ = try SetCopy.run(from: source, to: target, options: options)
+        let copies = try SetReader(target).points().points
+        // The pack of frames that the first copy brought; all points need something of it.
+        let pack = try #require(
+            target.objects.filter { $0.key.hasPrefix("packs/") }.max { $0.value.count < $1.value.count }?.key)
+        target.objects[pack] = nil
+        let found = Mutex<[Finding]>([])
+        let report = try SetCopy.run(from: source, to: target, options: options) { event in
+            if case .finding(let finding) = event { found.withLock { $0.append(finding) } }
+        }
+        let broken = found.withLock { $0 }.filter { $0.code == "set.damaged-pack" && $0.severity == .warning }
+        #expect(!broken.isEmpty && broken.allSatisfy { $0.what.contains(pack) })
+        #expect(report.copied.count == broken.count && report.copied.count + report.present.count == 3)
+        let keeper = try SetKeeper(target)
+        try keeper.forget(
+            keeper.plan(nil, named: copies.map(\.id).filter { id in broken.contains { $0.what.contains(id.prefix(10)) } }))
+        #expect(try SetReader(target).verify(.full).isSound)
+        #expect(Set(try SetReader(target).points().points.compactMap(\.facts.origin?.point)) == Set(points.map(\.id)))
+        options.point = points[0].id
+        #expect(try SetCopy.run(from: source, to: target, options: options).present.count == 1)
+    }
+
     @Test func onePointIsCopiedAndACopyGoesHomeOnce() throws {
         let (store, points) = try Self.source()
         let target = MemoryStore()

@@ -36,7 +36,7 @@ public struct CopyReport: Sendable {
 ///
 /// Each point is copied with its number, time and name, oldest first, and sealed by itself: an interrupted copy is gone on
 /// with by running it again. The copy's facts name the point it was made from, by which it is recognised: a point is never
-/// copied twice. The source is only read.
+/// copied twice, unless packs of the copy are missing in the target. The source is only read.
 public enum SetCopy {
     /// How to copy.
     public struct Options: Sendable {
@@ -86,7 +86,13 @@ public enum SetCopy {
             writing.replica = SetReplica(header, target.keys)
             writing.encryption = nil
             earlier = try target.points().points
+            let packs = try PackListing(target)
             for point in earlier {
+                if let id = ObjectID(point.id), let first = try packs.missing(of: target.load(id)).first {
+                    // Of this copy not all is here: the point is copied anew.
+                    events(.finding(incomplete(point, first, store)))
+                    continue
+                }
                 known.insert(.init(set: target.setID, point: point.id))
                 if let origin = point.facts.origin { known.insert(origin) }
             }
@@ -160,6 +166,14 @@ public enum SetCopy {
             PointCopy.facts(of: opened), number: point.number, readBack: options.readBack, threads: options.threads,
             events: events)
         return .init(source: point, copy: copy, statistics: writer.statistics, verbatim: work.isVerbatim)
+    }
+
+    private static func incomplete(_ point: PointSummary, _ pack: String, _ store: any ObjectStore) -> Finding {
+        Finding(
+            .warning, "set.damaged-pack",
+            what: "The recovery point \(point.shortID) of the target needs \(pack), which is missing there. A point that the "
+                + "source has is copied anew; then remove this one: `relight forget`. If the pack lies on another medium of "
+                + "the target, name that with --to-also instead.", place: store.name)
     }
 
     /// Gives a replica the key slots the source has and it has not: what opens the source opens it too. Those that only the

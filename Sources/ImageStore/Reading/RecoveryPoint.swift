@@ -42,19 +42,32 @@ public final class RecoveryPoint: Sendable {
     /// The packs it needs, by name, that are missing or have another size, and whose records were not moved elsewhere.
     /// Quick: looks at names, sizes and moves only.
     public func missingPacks() throws(Fault) -> [String] {
-        var sizes: [String: UInt64] = [:]
+        try PackListing(reader).missing(of: self)
+    }
+}
+
+/// The packs of a set as they are listed, to look for those that points need.
+struct PackListing {
+    private var sizes: [String: UInt64] = [:]
+    private let moves: MoveMap
+
+    /// Lists the packs of a set, and reads its moves.
+    init(_ reader: SetReader) throws(Fault) {
         for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
             for object in try reader.store.list(folder) { sizes[object.name] = object.size.bytes }
         }
+        moves = try MoveMap(reader.store, reader.set)
+    }
+
+    /// See ``RecoveryPoint/missingPacks()``.
+    func missing(of point: RecoveryPoint) -> [String] {
         func isThere(_ name: String, _ size: UInt64?) -> Bool {
             // Packs of lists are there twice; one sound copy will do.
             [name, ObjectName.copy(of: name)].contains { sizes[$0] != nil && (size == nil || sizes[$0] == size) }
         }
-        let missing = file.packs.filter { !isThere(ObjectName.pack($0.id), $0.size) }
-        guard !missing.isEmpty else { return [] }
-        let moves = try MoveMap(reader.store, reader.set)
-        return missing.filter { pack in
-            !moves.targets(of: pack.id).contains { isThere(ObjectName.pack($0), nil) }
+        return point.file.packs.filter { pack in
+            !isThere(ObjectName.pack(pack.id), pack.size)
+                && !moves.targets(of: pack.id).contains { isThere(ObjectName.pack($0), nil) }
         }.map { ObjectName.pack($0.id) }
     }
 }
