@@ -301,6 +301,33 @@ import Testing
         #expect(fault?.code == .setDamaged)
     }
 
+    @Test(arguments: [false, true]) func anUnreadableSectorCostsOnlyThePointsThatNeedIt(encrypted: Bool) throws {
+        var kept = KeptSet()
+        try kept.backup(Sample.content(700_000, seed: 91))
+        let bad = try #require(SpanStoreTests.packs(kept.store).max {
+            kept.store.objects[$0]?.count ?? 0 < kept.store.objects[$1]?.count ?? 0
+        })
+        try kept.backup(Sample.content(700_000, seed: 92))
+        let source = try SetReader(kept.store)
+        kept.store.interceptor = { operation throws(Fault) in
+            if case .read(bad, _, _) = operation { throw Fault(.storeFailed, what: "Input/output error.", remedy: "") }
+        }
+        var options = SetCopy.Options()
+        if encrypted { options.writing.encryption = NewEncryption(cost: 10) }
+        let target = MemoryStore()
+        let report = try SetCopy.run(
+            from: source, to: target, options: options, keys: Self.secret, newKeys: Self.secret)
+        #expect(report.failed.map(\.point.id) == [kept.ids[0]])
+        #expect(report.failed.first?.fault.code == .storeFailed)
+        #expect(report.copied.map(\.source.id) == [kept.ids[1]])
+        // A target that fails ends it.
+        let failing = FailingStore(MemoryStore(), failing: 13)
+        let fault = #expect(throws: Fault.self) {
+            try SetCopy.run(from: source, to: failing, options: options, keys: Self.secret, newKeys: Self.secret)
+        }
+        #expect(fault?.what == "The medium is gone.")
+    }
+
     @Test func recordsThatWereMovedAreFound() throws {
         var kept = KeptSet()
         for seed in [81, 82, 83] as [UInt64] {

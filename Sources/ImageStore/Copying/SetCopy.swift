@@ -24,7 +24,7 @@ public struct CopyReport: Sendable {
     public var copied: [Copied] = []
     /// Points of the source that the target has already.
     public var present: [PointSummary] = []
-    /// Points that could not be copied because the source is damaged, and why.
+    /// Points that could not be copied because the source is damaged or cannot be read, and why.
     public var failed: [(point: PointSummary, fault: Fault)] = []
     /// What was noticed: points of the source that cannot be read.
     public var findings: [Finding] = []
@@ -135,8 +135,12 @@ public enum SetCopy {
                 report.copied.append(copied)
                 earlier.append(copied.copy)
             } catch {
+                // A medium that cannot be read is one thing at the source, another at the target, which ends the writer.
+                let isHealthy = (try? writer.requireHealthy()) != nil
                 writer.abandon()
-                guard error.code == .setDamaged, options.point == nil else { throw error }
+                guard error.code == .setDamaged || error.code == .storeFailed && isHealthy, options.point == nil else {
+                    throw error
+                }
                 report.failed.append((point, error))
             }
         }
