@@ -13,7 +13,8 @@ struct CopyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "copy", abstract: "Copies recovery points from one image set into another, only what is missing.",
         discussion: """
-            Without a point all are copied, oldest first, each with its number, time and name. A point that was copied \
+            Without a point all are copied, oldest first, each with its time and name, and with its number unless points of \
+            other sets are there: then with one that keeps the newest the latest. A point that was copied \
             before is recognised and left alone, so an interrupted copy is finished by running it again; one whose packs are \
             missing in the target is copied anew. The source is only \
             read. Sets that are encrypted differ in all they store; the copy is then encrypted anew with the target's key. \

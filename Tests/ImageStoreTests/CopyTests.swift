@@ -222,11 +222,72 @@ import Testing
         #expect(report.copied.count == broken.count && report.copied.count + report.present.count == 3)
         let keeper = try SetKeeper(target)
         try keeper.forget(
-            keeper.plan(nil, named: copies.map(\.id).filter { id in broken.contains { $0.what.contains(id.prefix(10)) } }))
+            keeper.plan(
+                nil, named: copies.map(\.id).filter { id in broken.contains { $0.what.contains(id.prefix(10)) } }))
         #expect(try SetReader(target).verify(.full).isSound)
         #expect(Set(try SetReader(target).points().points.compactMap(\.facts.origin?.point)) == Set(points.map(\.id)))
         options.point = points[0].id
         #expect(try SetCopy.run(from: source, to: target, options: options).present.count == 1)
+    }
+
+    /// A set of points with these times.
+    static func timed(_ times: [UInt64], seed: UInt64) throws -> MemoryStore {
+        let store = MemoryStore()
+        for (index, time) in times.enumerated() {
+            let writer = try SetWriter(store)
+            try Sample.fill(writer, [(Sample.content(70_000, seed: seed + UInt64(index)), nil)])
+            _ = try writer.commit(Sample.facts("\(seed)", time: time))
+        }
+        return store
+    }
+
+    @Test func theLatestOfCopiesOfTwoSetsIsTheNewest() throws {
+        // Points 1 to 4 of one set, and 1 and 2 of a newer one of the same machine, in any order and in steps.
+        let old = try Self.timed([100, 200, 300, 450], seed: 500)
+        let new = try Self.timed([400, 500], seed: 600)
+        let sources = [try SetReader(old), try SetReader(new)]
+        for order in [[0, 1], [1, 0]] {
+            for single in [false, true] {
+                let target = MemoryStore()
+                for index in order {
+                    var options = SetCopy.Options()
+                    for point in try sources[index].points().points {
+                        options.point = single ? point.id : nil
+                        _ = try SetCopy.run(from: sources[index], to: target, options: options)
+                    }
+                }
+                let points = try SetReader(target).points().points
+                #expect(points.map(\.facts.time) == [100, 200, 300, 400, 450, 500], "\(order) \(single)")
+                #expect(try SetReader(target).point().summary.facts.time == 500)
+                // Nor does retention take their order for wrong clocks.
+                #expect(RetentionPlan.implausible(points, now: 1000).isEmpty)
+            }
+        }
+    }
+
+    @Test func aCopysNumberStaysWhereItIsInOrder() {
+        func summary(_ number: UInt64, _ time: UInt64, _ set: String) -> PointSummary {
+            var facts = Sample.facts("x", time: time)
+            facts.origin = .init(set: set, point: "\(number)")
+            return PointSummary(
+                id: "\(set)\(number)\(time)", number: number, facts: facts, used: .zero, unreadable: .zero)
+        }
+        func choose(_ number: UInt64, _ time: UInt64, _ present: [PointSummary]) -> UInt64 {
+            CopyNumber.choose(
+                for: summary(number, time, "a"), of: .init(set: "a", point: "\(number)"), among: present, now: 1000)
+        }
+        #expect(choose(7, 10, []) == 7)
+        // A replica keeps the order of its source, wrong clocks too.
+        #expect(choose(7, 10, [summary(5, 300, "a"), summary(6, 400, "a")]) == 7)
+        #expect(choose(3, 10, [summary(5, 300, "a")]) == 3)
+        let others = [summary(4, 200, "b"), summary(5, 300, "b"), summary(9, 2000, "b")]
+        #expect(choose(4, 250, others) == 4)
+        #expect(choose(1, 250, others) == 5)
+        #expect(choose(8, 250, others) == 5)
+        // A point whose date lies in the future has no say but for its number.
+        #expect(choose(1, 600, others) == 10)
+        #expect(choose(12, 600, others) == 12)
+        #expect(choose(1, 600, [summary(.max, 500, "b")]) == .max)
     }
 
     @Test func onePointIsCopiedAndACopyGoesHomeOnce() throws {
@@ -304,9 +365,10 @@ import Testing
     @Test(arguments: [false, true]) func anUnreadableSectorCostsOnlyThePointsThatNeedIt(encrypted: Bool) throws {
         var kept = KeptSet()
         try kept.backup(Sample.content(700_000, seed: 91))
-        let bad = try #require(SpanStoreTests.packs(kept.store).max {
-            kept.store.objects[$0]?.count ?? 0 < kept.store.objects[$1]?.count ?? 0
-        })
+        let bad = try #require(
+            SpanStoreTests.packs(kept.store).max {
+                kept.store.objects[$0]?.count ?? 0 < kept.store.objects[$1]?.count ?? 0
+            })
         try kept.backup(Sample.content(700_000, seed: 92))
         let source = try SetReader(kept.store)
         kept.store.interceptor = { operation throws(Fault) in

@@ -32,9 +32,36 @@ public struct CopyReport: Sendable {
     init() {}
 }
 
+/// The number of a copied point.
+enum CopyNumber {
+    /// The number `point` gets among the points `present` of the target, so that the latest of them by number is the newest
+    /// by time: its own, where that is in order; else the one after the last point that is not newer, or, when a newer one has
+    /// that, the same (of two with one number the newer is later). Points whose dates cannot be right have no say.
+    ///
+    /// - Parameters:
+    ///   - identity: the point that `point` is, or is a copy of.
+    ///   - now: the time by the target's clock.
+    static func choose(
+        for point: PointSummary, of identity: PointFacts.Origin, among present: [PointSummary], now: UInt64
+    ) -> UInt64 {
+        let highest = present.map(\.number).max() ?? 0
+        // Going on with copies of one set only: that set's own order.
+        if point.number > highest, present.allSatisfy({ $0.facts.origin?.set == identity.set }) { return point.number }
+        let order = present.sorted { ($0.number, $0.facts.time, $0.id) < ($1.number, $1.facts.time, $1.id) }
+        let wrong = RetentionPlan.implausible(order, now: now)
+        let right = order.filter { wrong[$0.id] == nil }
+        let time = point.facts.time
+        let newer = right.filter { $0.facts.time > time }.map(\.number).min()
+        // The newest of all comes last even where a wrong date has the highest number.
+        let older = newer == nil ? highest : right.filter { $0.facts.time <= time }.map(\.number).max() ?? 0
+        if point.number >= older, point.number <= newer ?? .max { return point.number }
+        return min(older == .max ? older : older + 1, newer ?? .max)
+    }
+}
+
 /// Copies recovery points from one set into another, only what is missing there.
 ///
-/// Each point is copied with its number, time and name, oldest first, and sealed by itself: an interrupted copy is gone on
+/// Each point is copied with its time, name and, where that fits, its number (see ``CopyNumber``), oldest first, and sealed by itself: an interrupted copy is gone on
 /// with by running it again. The copy's facts name the point it was made from, by which it is recognised: a point is never
 /// copied twice, unless packs of the copy are missing in the target. The source is only read.
 public enum SetCopy {
@@ -74,6 +101,7 @@ public enum SetCopy {
         var writing = options.writing
         var known: Set<PointFacts.Origin> = []
         var earlier: [PointSummary] = []
+        var present: [PointSummary] = []
         if let header = try SetAccess.look(at: store).header {
             try check(source, header, options, store.name)
             let target: SetReader
@@ -85,14 +113,15 @@ public enum SetCopy {
             if options.like, header.isEncrypted { try copySlots(source, store, events) }
             writing.replica = SetReplica(header, target.keys)
             writing.encryption = nil
-            earlier = try target.points().points
+            present = try target.points().points
             let packs = try PackListing(target)
-            for point in earlier {
+            for point in present {
                 if let id = ObjectID(point.id), let first = try packs.missing(of: target.load(id)).first {
                     // Of this copy not all is here: the point is copied anew.
                     events(.finding(incomplete(point, first, store)))
                     continue
                 }
+                earlier.append(point)
                 known.insert(.init(set: target.setID, point: point.id))
                 if let origin = point.facts.origin { known.insert(origin) }
             }
@@ -131,9 +160,11 @@ public enum SetCopy {
             asked = .none
             report.set = writer.setID
             do throws(Fault) {
-                let copied = try copy(point, source, writer, earlier, options, events)
+                let number = CopyNumber.choose(for: point, of: identity, among: present, now: try store.clock())
+                let copied = try copy(point, source, writer, number, earlier, options, events)
                 report.copied.append(copied)
                 earlier.append(copied.copy)
+                present.append(copied.copy)
             } catch {
                 // A medium that cannot be read is one thing at the source, another at the target, which ends the writer.
                 let isHealthy = (try? writer.requireHealthy()) != nil
@@ -154,7 +185,7 @@ public enum SetCopy {
     }
 
     private static func copy(
-        _ point: PointSummary, _ source: SetReader, _ writer: SetWriter, _ earlier: [PointSummary],
+        _ point: PointSummary, _ source: SetReader, _ writer: SetWriter, _ number: UInt64, _ earlier: [PointSummary],
         _ options: Options, _ events: @escaping EventHandler
     ) throws(Fault) -> CopyReport.Copied {
         let opened = try source.point(point.id)
@@ -167,7 +198,7 @@ public enum SetCopy {
         let work = PointCopy(opened, into: writer)
         try work.run(earlier: before, threads: options.threads, events: events)
         let copy = try writer.commit(
-            PointCopy.facts(of: opened), number: point.number, readBack: options.readBack, threads: options.threads,
+            PointCopy.facts(of: opened), number: number, readBack: options.readBack, threads: options.threads,
             events: events)
         return .init(source: point, copy: copy, statistics: writer.statistics, verbatim: work.isVerbatim)
     }
@@ -175,7 +206,8 @@ public enum SetCopy {
     private static func incomplete(_ point: PointSummary, _ pack: String, _ store: any ObjectStore) -> Finding {
         Finding(
             .warning, "set.damaged-pack",
-            what: "The recovery point \(point.shortID) of the target needs \(pack), which is missing there. A point that the "
+            what:
+                "The recovery point \(point.shortID) of the target needs \(pack), which is missing there. A point that the "
                 + "source has is copied anew; then remove this one: `relight forget`. If the pack lies on another medium of "
                 + "the target, name that with --to-also instead.", place: store.name)
     }
@@ -190,7 +222,9 @@ public enum SetCopy {
         let lacking = wanted.filter { slot in !there.contains { $0.id == slot.id } }
         if !lacking.isEmpty {
             events(
-                .step("copying \(lacking.count == 1 ? "a key slot" : "\(lacking.count) key slots") that the replica lacks"))
+                .step(
+                    "copying \(lacking.count == 1 ? "a key slot" : "\(lacking.count) key slots") that the replica lacks"
+                ))
             try store.prepare()
         }
         for slot in lacking { try SetKeyring.putSame(slot, in: store) }
@@ -199,8 +233,10 @@ public enum SetCopy {
                 .finding(
                     Finding(
                         .notice, "key.replica-only",
-                        what: "The key slot \(slot.id.text.prefix(8))\(slot.label.isEmpty ? "" : " \"\(slot.label)\"") opens "
-                            + "this copy, but no longer the source. `relight key remove` removes it.", place: store.name)))
+                        what:
+                            "The key slot \(slot.id.text.prefix(8))\(slot.label.isEmpty ? "" : " \"\(slot.label)\"") opens "
+                            + "this copy, but no longer the source. `relight key remove` removes it.", place: store.name
+                    )))
         }
     }
 
