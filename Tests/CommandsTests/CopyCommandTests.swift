@@ -130,6 +130,14 @@ struct CopyCommandTests {
         try Program.mustFail(
             ["verify", scratch.path + "/a.tar", "--passphrase-file", pass], status: 5, code: "set.damaged",
             saying: ["a.tar.002", "Part 2"])
+        // A part that is left of another archive would be taken for one of this.
+        try scratch.sh("mv away a.tar.002; mkdir kept; cp a.tar.* kept; rm a.tar.001 a.tar.002")
+        for more in [["--split", "2M"], []] {
+            try Program.mustFail(
+                ["archive", set, scratch.path + "/a.tar", "--passphrase-file", pass] + more, status: 4,
+                code: "target.forbidden", saying: ["a.tar.0", "already"])
+        }
+        try scratch.sh("cp kept/* .; mv a.tar.002 away")
         // The parts together are the file.
         try scratch.sh("mv away a.tar.002; cat a.tar.* > whole.tar")
         try expectRestored(scratch.path + "/whole.tar", "--passphrase-file", pass)

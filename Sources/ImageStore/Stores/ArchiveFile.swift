@@ -118,7 +118,7 @@ final class ArchiveFile: Sendable {
     }
 
     /// The highest number of a part in the folder.
-    private static func lastPart(_ base: String) throws(Fault) -> Int {
+    static func lastPart(_ base: String) throws(Fault) -> Int {
         let (folder, file) = split(base)
         var last = 0
         for entry in try FolderStore(path: folder).entries("", limit: .max) where entry.hasPrefix(file + ".") {

@@ -41,7 +41,7 @@ public final class ArchiveWriter {
     ///   - partSize: the most bytes of a part, at least 512; rounded down to a multiple of 512.
     ///   - folder: the folder all members lie in, so that unpacking makes one; none when empty.
     ///   - time: seconds since 1970, the time of all members.
-    /// - Throws: `target.forbidden` when a file of that name exists, `usage`, `store.failed`.
+    /// - Throws: `target.forbidden` when a file of that name, or a part of such an archive, exists, `usage`, `store.failed`.
     public init(_ path: String, partSize: ByteCount? = nil, folder: String = "", time: UInt64) throws(Fault) {
         guard partSize.map({ $0.bytes >= 512 }) ?? true, !path.isEmpty, !path.hasSuffix("/") else {
             throw Fault(
@@ -55,13 +55,19 @@ public final class ArchiveWriter {
         var generator = SystemRandomNumberGenerator()
         temporary = "\(path).\(String(generator.next() as UInt64, radix: 16)).unfinished"
         try finishNaming()
-        for name in [path, ArchiveFile.partName(path, 1)] where unsafe access(name, F_OK) == 0 {
-            throw ArchiveWriter.taken(name)
-        }
+        try requireFree()
         removeStale()
     }
 
     deinit { abandon() }
+
+    /// Throws `target.forbidden` when the file is there, or a part of an archive of this name: a reader takes all parts it
+    /// finds for one archive.
+    private func requireFree() throws(Fault) {
+        if unsafe access(path, F_OK) == 0 { throw ArchiveWriter.taken(path) }
+        let last = try ArchiveFile.lastPart(path)
+        if last > 0 { throw ArchiveWriter.taken(ArchiveFile.partName(path, last)) }
+    }
 
     private static func taken(_ name: String) -> Fault {
         Fault(
@@ -175,6 +181,7 @@ public final class ArchiveWriter {
             try change()
             try flush(partName)
             try look(partName(0))
+            try requireFree()
             for index in parts.indices.reversed() {
                 try change()
                 let name = finalName(index)
