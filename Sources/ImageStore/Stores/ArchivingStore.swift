@@ -149,7 +149,7 @@ final class ArchivingStore: ObjectStore {
                     if state.owner == nil { throw ArchivingStore.unfinished(self.name) }
                     return false
                 }
-                try state.archive.begin(name)
+                try ArchivingStore.noting(&state) { (state) throws(Fault) in try state.archive.begin(name) }
                 state.isTaken = true
                 state.owner = owner
                 return true
@@ -160,9 +160,22 @@ final class ArchivingStore: ObjectStore {
         }
     }
 
+    /// Does `work`, whose fault makes the archive worthless: who waits for the end of a pack ends with it.
+    private static func noting<R>(
+        _ state: inout State, _ work: (inout State) throws(Fault) -> R
+    ) throws(Fault) -> R {
+        do throws(Fault) { return try work(&state) } catch {
+            state.failed = state.failed ?? error
+            throw error
+        }
+    }
+
     private func write(_ offset: UInt64, _ bytes: RawSpan) throws(Fault) {
         try state.withLock { (state: inout State) throws(Fault) in
-            try state.archive.write(inMember: offset, bytes)
+            do throws(Fault) { try state.archive.write(inMember: offset, bytes) } catch {
+                state.failed = state.failed ?? error
+                throw error
+            }
         }
     }
 
@@ -173,7 +186,10 @@ final class ArchivingStore: ObjectStore {
             var bytes = [UInt8](repeating: 0, count: count)
             var span = bytes.mutableSpan
             var raw = unsafe span.mutableBytes
-            try state.archive.read(at: start + offset, into: &raw)
+            do throws(Fault) { try state.archive.read(at: start + offset, into: &raw) } catch {
+                state.failed = state.failed ?? error
+                throw error
+            }
             return bytes
         }
         unsafe buffer.withUnsafeMutableBytes { unsafe $0.copyBytes(from: copy) }
@@ -183,13 +199,15 @@ final class ArchivingStore: ObjectStore {
     private func end(_ name: String, size: UInt64) throws(Fault) {
         try state.withLock { (state: inout State) throws(Fault) in
             guard let start = state.archive.memberStart else { throw ArchivingStore.unfinished(self.name) }
-            try state.archive.endMember()
-            state.members[name] = Member(start: start, size: size)
-            state.isTaken = false
-            state.owner = nil
-            let waiting = state.waiting
-            state.waiting = []
-            for object in waiting { try ArchivingStore.add(object.name, object.bytes, &state) }
+            try ArchivingStore.noting(&state) { (state) throws(Fault) in
+                try state.archive.endMember()
+                state.members[name] = Member(start: start, size: size)
+                state.isTaken = false
+                state.owner = nil
+                let waiting = state.waiting
+                state.waiting = []
+                for object in waiting { try ArchivingStore.add(object.name, object.bytes, &state) }
+            }
         }
     }
 
@@ -202,7 +220,9 @@ final class ArchivingStore: ObjectStore {
                     remedy: "This is an error in the program: please report it.")
             }
             if state.isTaken { return state.waiting.append((name, bytes)) }
-            try ArchivingStore.add(name, bytes, &state)
+            try ArchivingStore.noting(&state) { (state) throws(Fault) in
+                try ArchivingStore.add(name, bytes, &state)
+            }
         }
     }
 

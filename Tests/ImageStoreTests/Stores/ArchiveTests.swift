@@ -5,6 +5,8 @@ import Findings
 import Geometry
 import Glibc
 import TestSupport
+import Synchronization
+import Threads
 import Testing
 
 @testable import ImageStore
@@ -193,6 +195,39 @@ import Testing
     }
 
     // MARK: - The judge: GNU tar
+
+    @Test(.timeLimit(.minutes(1))) func whoWaitsForAPackThatFailedFailsWithIt() throws {
+        let folder = Sample.folder()
+        defer { Sample.remove(folder) }
+        let writer = try ArchiveWriter(folder + "/a.tar", time: 0)
+        // The head of the pack fits, what follows does not.
+        writer.hook = { (number) throws(Fault) in
+            if number >= 2 { throw Fault(.storeFull, what: "There is no room.", remedy: "") }
+        }
+        let store = ArchivingStore(writer)
+        let set = SetHeader(id: .random(), created: 0, unitSize: 65_536, parity: 0)
+        let heads = (0..<2).map { _ in PackHeader(kind: .data, id: .random(), set: set).bytes }
+        let first = try store.upload()
+        try first.write(heads[0])
+        let second = Mutex<Fault?>(nil)
+        try Workers.run(2) { (number, _) throws(Fault) in
+            do throws(Fault) {
+                if number == 0 {
+                    let upload = try store.upload()
+                    try upload.write(heads[1])
+                } else {
+                    usleep(100_000)
+                    try first.write([1], at: heads[0].count)
+                }
+            } catch {
+                if number == 0 { second.withLock { $0 = error } }
+            }
+        }
+        // The upload that failed still stands, as in a pack that others write to.
+        #expect(second.withLock { $0 }?.code == .storeFull)
+        withExtendedLifetime(first) {}
+        store.abandon()
+    }
 
     @Test(.enabled(if: Judge.hasTar, "needs GNU tar")) func tarReadsWhatIsWritten() throws {
         let (sample, point) = try Self.sample.get()
