@@ -453,6 +453,92 @@ import Testing
         #expect(try set.check() == [last])
     }
 
+    // MARK: - Who is taken for dead
+
+    @Test func aBackupThatWritesNothingForDaysIsAlive() throws {
+        let store = MemoryStore()
+        let content = KeptSet.content(Array(0..<40))
+        try Sample.backup([(content, nil)], to: store)
+        let hours = Atomic<Int>(0)
+        var options = SetWriter.Options()
+        options.seconds = { hours.load(ordering: .relaxed) * 3600 }
+        let writer = try SetWriter(store, options: options)
+        let worker = try UnitWorker(writer)
+        let stream = try writer.beginStream(Sample.stream(content.count))
+        while let piece = stream.nextPiece() {
+            for _ in 0..<30 {
+                hours.add(1, ordering: .relaxed)
+                store.time += 3600
+                try writer.requireHealthy()
+            }
+            var bytes = Array(content[Sample.range(piece.extent)])
+            var span = bytes.mutableSpan
+            var raw = unsafe span.mutableBytes
+            try worker.add(piece, of: stream, &raw)
+            #expect(try store.announcements().map(\.isAlive) == [true])
+        }
+        _ = try writer.commit(Sample.facts("slow"))
+        #expect(try SetReader(store).points().points.count == 2)
+    }
+
+    @Test(arguments: [false, true]) func aBackupThatWasTakenForDeadStops(inFolder: Bool) throws {
+        let folder = Sample.folder()
+        defer { Sample.remove(folder) }
+        let memory = MemoryStore()
+        let store: any ObjectStore = inFolder ? FolderStore(path: folder + "/set") : memory
+        let hours = Atomic<Int>(0)
+        var options = SetWriter.Options()
+        options.seconds = { hours.load(ordering: .relaxed) * 3600 }
+        let writer = try SetWriter(store, options: options)
+        let worker = try UnitWorker(writer)
+        let stream = try writer.beginStream(Sample.stream(65_536))
+        // It was asleep, and somebody else looked who is at work.
+        for object in try store.list("writers") { try store.delete(object.name) }
+        hours.add(30, ordering: .relaxed)
+        let piece = try #require(stream.nextPiece())
+        var bytes = KeptSet.content([7])
+        var span = bytes.mutableSpan
+        var raw = unsafe span.mutableBytes
+        let fault: Fault?
+        do throws(Fault) {
+            try worker.add(piece, of: stream, &raw)
+            fault = nil
+        } catch { fault = error }
+        #expect(fault?.code == .leftForDead)
+        #expect(throws: Fault.self) { try writer.commit(Sample.facts("dead")) }
+        #expect(try SetReader(store).points().points.isEmpty)
+    }
+
+    @Test func aPruneThatWasTakenForDeadRemovesNothing() throws {
+        for isNoticedByItsAnnouncement in [false, true] {
+            let (set, last) = try Self.halfNeeded(2)
+            let store = set.store
+            let before = SpanStoreTests.packs(store)
+            let hours = Atomic<Int>(0)
+            var options = KeptSet.thorough
+            options.seconds = { hours.load(ordering: .relaxed) * 3600 }
+            store.interceptor = { operation throws(Fault) in
+                switch operation {
+                case .seal(let name) where name.hasPrefix("copies/moves/"):
+                    // Another prune takes the new packs for dead.
+                    for name in store.objects.keys where name.hasPrefix("packs/") && !before.contains(name) {
+                        store.objects[name] = nil
+                    }
+                case .upload where isNoticedByItsAnnouncement:
+                    for name in store.objects.keys where name.hasPrefix("writers/") { store.objects[name] = nil }
+                    hours.add(30, ordering: .relaxed)
+                default: break
+                }
+            }
+            let fault = #expect(throws: Fault.self) { try set.prune(options) }
+            #expect(fault?.code == .leftForDead)
+            store.interceptor = nil
+            #expect(try set.check() == [last])
+            try set.prune()
+            #expect(try set.check() == [last])
+        }
+    }
+
     // MARK: - Interruptions
 
     /// Runs `work` again and again, with the store failing at each call that changes it, then once more to its end.

@@ -16,6 +16,8 @@ public struct PruneOptions: Sendable {
     public var grace = Announced.grace
     /// Find out what would be done, and write nothing at all.
     public var isRehearsal = false
+    /// A clock nobody sets, in seconds; tests have their own.
+    var seconds: @Sendable () -> Int = { Renewals.now }
     /// No recovery point of the set is left anywhere: what is stored goes even where no point is found.
     public var allPointsForgotten = false
 

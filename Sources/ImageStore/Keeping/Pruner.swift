@@ -42,6 +42,7 @@ private final class Pruner {
     private let events: EventHandler?
     private let hasher: Hasher256
     private var report = PruneReport()
+    private var announcement: HeldAnnouncement?
 
     private var packs: [ObjectID: PackLiveness] = [:]
     /// Sizes of both copies together, and which packs are about to be removed, as listed.
@@ -74,7 +75,7 @@ private final class Pruner {
     }
 
     func run() throws(Fault) -> PruneReport {
-        var announcement = options.isRehearsal ? nil : try announce()
+        announcement = options.isRehearsal ? nil : try announce()
         defer { announcement?.end() }
         // A place that was away must know all points before it is used alone again; see `SpanStore`.
         let full = options.isRehearsal ? nil : try completed()
@@ -86,7 +87,7 @@ private final class Pruner {
         let dead = packs.values.filter { !$0.isLive }.sorted { $0.id < $1.id }
         var condemned: [PackLiveness] = []
         for pack in dead {
-            try Interruption.check()
+            try stay()
             if report.writers > 0, !tombstones.contains(pack.id) {
                 keep(pack, "a backup is running, which may build upon it")
                 continue
@@ -124,10 +125,10 @@ private final class Pruner {
     // MARK: - Who else is there
 
     /// Announces this run; `nil` where there is no room for that.
-    private func announce() throws(Fault) -> (any Announcement)? {
-        let own: any Announcement
+    private func announce() throws(Fault) -> HeldAnnouncement? {
+        let own: HeldAnnouncement
         do throws(Fault) {
-            own = try store.announce(.pruner)
+            own = HeldAnnouncement(try store.announce(.pruner), seconds: options.seconds)
         } catch {
             // Then nobody else can announce anything either; who is there already is seen.
             guard error.code == .storeFull else { throw error }
@@ -142,6 +143,12 @@ private final class Pruner {
             own.end()
             throw error
         }
+    }
+
+    /// Goes on unless the user wants an end, or somebody took this run for dead. Called all along.
+    private func stay() throws(Fault) {
+        try Interruption.check()
+        try announcement?.keep()
     }
 
     private func refuseOthers(_ own: String?) throws(Fault) {
@@ -175,7 +182,7 @@ private final class Pruner {
             }
         }
         for id in sizes.keys.sorted() {
-            try Interruption.check()
+            try stay()
             _ = try pack(id)
         }
         moves = try MoveMap(store, set)
@@ -212,7 +219,7 @@ private final class Pruner {
         // A reader of its own: what it holds open is let go of before anything is removed.
         let reader = try SetReader(store) { (_) in keys }
         for id in try reader.ids() where !points.contains(id) {
-            try Interruption.check()
+            try stay()
             let point: RecoveryPoint
             do throws(Fault) {
                 point = try reader.load(id)
@@ -229,7 +236,7 @@ private final class Pruner {
                         // Its page is lost: what that names is not known.
                         if lost != nil { throw incomplete() }
                         guard pages.insert(reference.hash).inserted else { continue }
-                        try Interruption.check()
+                        try stay()
                         for run in try decoder.page(reference, number: number, of: stream) {
                             guard let unit = run.ids.first else { continue }
                             try mark(run.place, unit, run.firstInFrame, id)
@@ -452,7 +459,7 @@ private final class Pruner {
         try store.awaitListings()
         try markPoints()
         for pack in condemned {
-            try Interruption.check()
+            try stay()
             if pack.isLive {
                 try pardon(pack)
                 keep(pack, "a backup that ended meanwhile needs it")
@@ -498,7 +505,7 @@ private final class Pruner {
         var tooMuch = UInt64.max
         var isCleared = false
         while true {
-            try Interruption.check()
+            try stay()
             let all = self.candidates()
             guard isAnnounced else {
                 // Somebody else who reclaims space would take the new packs for dead.
@@ -630,6 +637,11 @@ private final class Pruner {
             for pack in batch { keep(pack, "a backup began meanwhile, which may build upon it") }
             return
         }
+        // Whoever took this run for dead took its packs for dead too.
+        for sealed in finished
+        where try store.open(ObjectName.pack(sealed.reference.id))?.size.bytes != sealed.reference.size {
+            throw .leftForDead(store.name)
+        }
         var condemned: [PackLiveness] = []
         for pack in batch where try condemn(pack) { condemned.append(pack) }
         try remove(condemned) { self.report.rewritten.append($0) }
@@ -645,7 +657,7 @@ private final class Pruner {
         let name = ObjectName.pack(pack.id)
         let handles = [try store.open(name), try store.open(ObjectName.copy(of: name))].compactMap { $0 }
         for (offset, length) in pack.records {
-            try Interruption.check()
+            try stay()
             guard length <= buffer.count else { return false }
             var place: RecordStart?
             for handle in handles where place == nil {
@@ -700,7 +712,7 @@ private final class Pruner {
                     structure.footer.digest == pack.reference.footer
                 else { throw store.notKept(name) }
                 for (index, hash) in structure.footer.segments.enumerated() {
-                    try Interruption.check()
+                    try stay()
                     let offset = index * PackFooter.segmentSize
                     let count = min(PackFooter.segmentSize, structure.footer.offset - offset)
                     try handle.read(at: UInt64(offset), count, into: buffer)

@@ -11,7 +11,8 @@ public protocol Announcement: AnyObject, Sendable {
     /// The id under which the others see it: 32 lower-case hexadecimal digits.
     var id: String { get }
     /// Says that its owner still runs, for those who can only judge by age. Stores call it themselves, about every
-    /// hour in which something is written; only an owner that writes nothing for a day has to.
+    /// hour in which something is written; owners that write nothing for long have to. Throws `set.left-for-dead` when
+    /// somebody took it away.
     func renew() throws(Fault)
     /// Takes it away. Does nothing the second time.
     func end()
@@ -83,10 +84,10 @@ final class Renewals: Sendable {
         var renewed: Int
     }
     private let entries = Mutex<[Entry]>([])
-    private static let interval = 3600
+    static let interval = 3600
 
     /// Seconds of a clock nobody sets.
-    private static var now: Int {
+    static var now: Int {
         var time = timespec()
         _ = unsafe clock_gettime(CLOCK_BOOTTIME, &time)
         return time.tv_sec

@@ -102,8 +102,13 @@ private final class FolderAnnouncement: Announcement {
     func renew() throws(Fault) {
         let problem: Int32 = descriptor.withLock { descriptor in
             guard let descriptor else { return 0 }
+            var status = stat()
+            // Gone, whoever removed it.
+            if unsafe fstat(descriptor, &status) == 0, status.st_nlink == 0 { return ENOENT }
+            if unsafe lstat("\(store.path)/\(name)", &status) != 0, errno == ENOENT { return ENOENT }
             return futimens(descriptor, nil) == 0 ? 0 : errno
         }
+        if problem == ENOENT || problem == ESTALE { throw .leftForDead(store.name) }
         if problem != 0 { throw store.failure(problem, "Renewing", name) }
     }
 

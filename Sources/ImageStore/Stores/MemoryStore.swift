@@ -269,9 +269,12 @@ public final class MemoryStore: ObjectStore {
             self.name = name
         }
         func renew() throws(Fault) {
-            store.state.withLock { state in
-                if state.objects[name] != nil { state.put(name, []) }
+            let isThere = store.state.withLock { state in
+                guard state.objects[name] != nil else { return false }
+                state.put(name, [])
+                return true
             }
+            if !isThere { throw .leftForDead(store.name) }
         }
         func end() { store.state.withLock { $0.remove(name) } }
     }

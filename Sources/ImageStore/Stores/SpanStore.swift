@@ -364,7 +364,11 @@ public final class SpanStore: ObjectStore {
         }
         func renew() throws(Fault) {
             var failed: Fault?
-            for part in parts { do throws(Fault) { try part.renew() } catch { failed = failed ?? error } }
+            for part in parts {
+                do throws(Fault) { try part.renew() } catch {
+                    if failed == nil || error.code == .leftForDead { failed = error }
+                }
+            }
             if let failed { throw failed }
         }
         func end() { for part in parts { part.end() } }

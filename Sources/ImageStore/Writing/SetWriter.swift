@@ -37,6 +37,8 @@ public final class SetWriter: Sendable {
         public var encryption: NewEncryption?
         /// Parity that is added to each pack of a set that is made now: 0 ... 50 percent.
         public var parity = 0
+        /// A clock nobody sets, in seconds; tests have their own.
+        var seconds: @Sendable () -> Int = { Renewals.now }
         /// How many bits of an id the table keeps; tests keep few, so that they collide.
         var prefixBits = 64
         /// What a set that is made now is made of, instead of new constants and keys. A set that exists and is the same
@@ -115,7 +117,7 @@ public final class SetWriter: Sendable {
         let found = try SetWriter.look(store, options)
         try store.prepare()
         // Before the first look at what the set holds.
-        announcement = HeldAnnouncement(try store.announce(.writer))
+        announcement = HeldAnnouncement(try store.announce(.writer), seconds: options.seconds)
         // Announcements of runs that were killed go away by being looked at.
         _ = try? store.announcements()
         (set, keys) = try SetWriter.openOrMake(store, found, options, ring, newKeys ?? ring)
@@ -300,9 +302,14 @@ public final class SetWriter: Sendable {
 
     // MARK: - For workers
 
-    /// Throws the fault that ended the backup on another thread: every thread then names the same cause.
+    /// Throws the fault that ended the backup on another thread: every thread then names the same cause. Called for each
+    /// piece, it also tells others that the backup still runs.
     func requireHealthy() throws(Fault) {
         if let first = failed.withLock({ $0 }) { throw first }
+        do throws(Fault) { try announcement.keep() } catch {
+            markFailed(error)
+            throw error
+        }
     }
 
     /// Notes the first fault; the writer is of no more use.
@@ -606,6 +613,7 @@ public final class SetWriter: Sendable {
             let buffer = ByteBuffer(PackFooter.segmentSize)
             while !stop.isSet {
                 try Interruption.check()
+                try self.announcement.keep()
                 let number = share.next.add(1, ordering: .relaxed).oldValue
                 guard number < work.count else { return }
                 let task = work[number]
