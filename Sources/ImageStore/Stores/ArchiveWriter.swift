@@ -192,10 +192,10 @@ public final class ArchiveWriter {
             }
             // FAT writes size and place of a renamed file to its new entry only now.
             try flush(finalName)
-            for part in parts where close(part) != 0 && errno != EINTR {
-                throw FolderStore.failure(errno, "Closing", path)
+            // One that fails to close is closed all the same, and its number may be another file's soon.
+            while let part = parts.popLast() {
+                if close(part) != 0, errno != EINTR { throw FolderStore.failure(errno, "Closing", path) }
             }
-            parts = []
             let (folder, _) = ArchiveFile.split(path)
             let problem = FolderStore.flush(folder: folder)
             if problem != 0 { throw FolderStore.failure(problem, "Flushing the folder", folder) }
@@ -287,11 +287,21 @@ public final class ArchiveWriter {
         }
         if parts.isEmpty { relight_allow_many_files() }
         let name = partName(parts.count)
-        let opened = unsafe relight_open(name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644)
-        guard opened >= 0 else { throw failure(-opened, parts.count) }
-        // Tells a later run that this file's writer is alive.
-        flock(opened, LOCK_EX | LOCK_NB)
-        parts.append(opened)
+        for _ in 0..<16 {
+            let opened = unsafe relight_open(name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o644)
+            guard opened >= 0 else { throw failure(-opened, parts.count) }
+            // Tells a later run that this file's writer is alive. One that looked before may hold the lock for a moment, and
+            // removes the file.
+            var status = stat()
+            if flock(opened, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK, unsafe fstat(opened, &status) == 0,
+                status.st_nlink > 0
+            {
+                return parts.append(opened)
+            }
+            _ = unsafe unlink(name)
+            close(opened)
+        }
+        throw failure(EBUSY, parts.count)
     }
 
     private func failure(_ problem: Int32, _ index: Int) -> Fault {
@@ -338,17 +348,20 @@ public final class ArchiveWriter {
         }
     }
 
-    /// Removes what a run for the same file left that was killed: its lock is free, and for an hour nothing was written.
+    /// Removes what a run for the same file left that was killed: its lock is free, and where locks of other machines may be
+    /// invisible, nothing was written for an hour.
     private func removeStale() {
         let (folder, file) = ArchiveFile.split(path)
-        guard let names = try? FolderStore(path: folder).entries("", limit: 65_536) else { return }
+        let place = FolderStore(path: folder)
+        guard let names = try? place.entries("", limit: 65_536) else { return }
+        let isLocal = place.isLocal
         for name in names where name.hasPrefix(file + ".") && name.contains(".unfinished.") {
             let found = "\(folder)/\(name)"
             let opened = unsafe relight_open(found, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY, 0)
             guard opened >= 0 else { continue }
             var status = stat()
             if flock(opened, LOCK_EX | LOCK_NB) == 0, unsafe fstat(opened, &status) == 0,
-                status.st_mode & S_IFMT == S_IFREG, Glibc.time(nil) - status.st_mtim.tv_sec > 3600
+                status.st_mode & S_IFMT == S_IFREG, isLocal || Glibc.time(nil) - status.st_mtim.tv_sec > 3600
             {
                 _ = unsafe unlink(found)
             }
