@@ -103,6 +103,11 @@ struct VerifyCommand: ParsableCommand {
                         : "Damage was found in \(report.damages.count) places: what is listed above cannot be restored from this set."
                 )
             }
+            if places.also.isEmpty, report.damages.contains(where: { $0.what == "The file is missing." }) {
+                console.line(
+                    "Files that are missing may lie on another medium of the set: attach it, and name it with --also PLACE."
+                )
+            }
             console.line(
                 "`relight repair \(name.set)` shows what can be repaired. Then back the sources up again: after `relight repair "
                     + "\(name.set) --yes` a backup builds upon nothing that is damaged, and stores anew what its source still "

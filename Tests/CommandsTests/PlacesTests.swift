@@ -50,6 +50,8 @@ struct PlacesTests {
                 ["restore", place, "--to", target, "--yes"], status: 5, code: "set.damaged",
                 saying: ["of the packs this point needs", "another medium", "--also"])
             #expect(try Program.run("show", place).err.contains("--also"))
+            let verified = try Program.run("verify", place, "--quick")
+            #expect(verified.status == 5 && verified.out.contains("--also PLACE"), "\(verified.out)")
         }
         #expect(try sha256(target) == before)
         let plan = scratch.path + "/plan.json"
