@@ -30,7 +30,8 @@ struct SetState: Sendable {
     func keyOptions(in folder: String) throws -> [String] {
         for file in passphrases {
             let options = ["--passphrase-file", file]
-            if try Program.run(["points", path] + options, in: folder).status == 0 { return options }
+            let run = try Program.run(["points", path] + options, in: folder)
+            if run.status == 0 || isNew && run.standardError.contains("There is no image set") { return options }
         }
         try #require(passphrases.isEmpty, "no passphrase opens the set")
         return []
