@@ -20,7 +20,8 @@ public struct Relight: ParsableCommand {
         usage: "relight [--json] [--quiet] [--log-file <file>] <command> …",
         discussion: """
             Options before or after any command:
-              --json             exactly one JSON document on standard output; progress as JSON lines on standard error
+              --json             exactly one JSON document on standard output;
+                                 progress as JSON lines on standard error
               --quiet            no progress
               --log-file <file>  also append everything said to a file
 

@@ -19,10 +19,13 @@ struct VerifyCommand: ParsableCommand {
             compared with its hash; what is damaged is read once more before it is called so. Damage is named by file and \
             place, and by the files of each volume that it costs; exit code 5. Less than everything:
 
-              --quick         that everything named is there, in full length and with sound heads
-              --stored        every stored byte against the hashes the packs carry; nothing is decrypted, no key is needed
-              --share N       N of a hundred frames of each pack; a seed is printed, and --seed gives it again. Seeds that
-                              follow each other read other frames: with --share 5, twenty of them read every frame
+              --quick    that everything named is there, in full length and with
+                         sound heads
+              --stored   every stored byte against the hashes the packs carry;
+                         nothing is decrypted, no key is needed
+              --share N  N of a hundred frames of each pack; a seed is printed, and
+                         --seed gives it again. Seeds that follow each other read
+                         other frames: with --share 5, twenty read every frame
 
             Without its key, an encrypted set is checked with --quick and --stored as far as that goes.
             """)
