@@ -73,7 +73,7 @@ struct RepairCommand: ParsableCommand {
         }
         if report.impossible > missing.count {
             console.line(
-                "\(RepairCommand.files(report.impossible - missing.count)) cannot be repaired: put \(report.impossible == 1 ? "it" : "them") "
+                "\(RepairCommand.files(report.impossible - missing.count)) cannot be repaired: put \(report.impossible - missing.count == 1 ? "it" : "them") "
                     + "back from another copy of the set. `relight verify \(set)` tells what it costs.")
             let packs = report.items.contains { $0.file.hasSuffix(".pack") && $0.outcome != .repaired }
             if report.condemned > 0 {
