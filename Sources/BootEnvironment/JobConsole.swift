@@ -21,12 +21,15 @@ final class JobConsole {
     static let limit = 4 << 20
     private var lines: [Line] = []
     private let toStandardOutput: Bool
+    /// Told instead of standard output.
+    private let listener: ((String) -> Void)?
     private let logDescriptor: Int32
     private(set) var log: [UInt8] = []
     private var isCut = false
 
-    init(_ names: [String], logFile: String?) {
-        toStandardOutput = names.isEmpty
+    init(_ names: [String], logFile: String?, listener: ((String) -> Void)? = nil) {
+        toStandardOutput = names.isEmpty && listener == nil
+        self.listener = listener
         logDescriptor =
             logFile.map { unsafe relight_open($0, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0o600) } ?? -1
         for name in names {
@@ -54,6 +57,7 @@ final class JobConsole {
     /// Says a line everywhere and keeps it.
     func say(_ text: String) {
         keep(text + "\n")
+        listener?(text)
         show(text + "\r\n", plain: text + "\n")
     }
 

@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import CLinux
-import Findings
+public import Findings
 import Glibc
 import LinuxDisks
-import Operations
+public import Operations
 import Tools
 
 /// Carries out a job: one `relight` process per step, told on every console, logged, ended at the first step that fails.
@@ -15,7 +15,7 @@ import Tools
 public final class JobRunner {
     /// How a step ended.
     public enum Outcome: String, Sendable {
-        /// Done, also with listed losses (exit code 3).
+        /// Done; of a verb of Relight's own also with listed losses (exit code 3).
         case ok
         /// Failed.
         case failed
@@ -25,8 +25,12 @@ public final class JobRunner {
         case crashed
 
         /// The outcome that an exit status means; 128 + n is signal n, but 130 an interrupted step that kept its state.
-        public init(status: Int32) {
+        ///
+        /// Of a program that is not ours (`run`) nobody knows what its status means, but 0: a check that says 3 before a
+        /// restore has not passed.
+        public init(status: Int32, of verb: JobStep.Verb = .verify) {
             switch status {
+            case 1...128 where verb == .run: self = .failed
             case ProgramExit.done.rawValue, ProgramExit.doneWithLosses.rawValue: self = .ok
             case ProgramExit.refused.rawValue, ProgramExit.usage.rawValue: self = .refused
             case ProgramExit.interrupted.rawValue: self = .failed
@@ -40,6 +44,12 @@ public final class JobRunner {
     private let inEnvironment: Bool
     private let program: String
     private let understand: ([String]) -> String?
+    /// The job that was found.
+    public private(set) var found: FoundJob?
+    /// Why it was not begun.
+    public private(set) var fault: Fault?
+    /// How steps ended, by their numbers.
+    public private(set) var results: [Int: (outcome: Outcome, status: Int32)] = [:]
     /// What the job does to which disks, as known before its first step.
     private var disks: JobDisks?
     /// How long slow disks are waited for.
@@ -58,15 +68,22 @@ public final class JobRunner {
         var deadline: Double
 
         /// Whether it is worth looking again after `fault` at the time `now`.
-        func looksAgain(after fault: Fault, now: Double) -> Bool { fault.code == .missing && now < deadline }
+        func looksAgain(after fault: Fault, now: Double) -> Bool {
+            (fault.code == .missing || fault.code == .storeMissing) && now < deadline
+        }
     }
 
-    /// A runner that talks on the consoles named (standard output when none is). `program` is the relight to run,
-    /// `understand` tells what is wrong with the words of one of its commands.
-    public init(consoles: [String], program: String = "/proc/self/exe", understand: @escaping ([String]) -> String?) {
+    /// A runner that talks on the consoles named (when none is, to `say`, else on standard output). `program` is the relight
+    /// to run, `understand` tells what is wrong with the words of one of its commands.
+    public init(
+        consoles: [String], program: String = "/proc/self/exe", understand: @escaping ([String]) -> String?,
+        say: ((String) -> Void)? = nil
+    ) {
         self.understand = understand
         inEnvironment = !consoles.isEmpty && MachineProbe.isEnvironment()
-        console = JobConsole(consoles, logFile: inEnvironment ? "\(MachineProbe.stateFolder)/job.log" : nil)
+        console = JobConsole(
+            consoles, logFile: inEnvironment ? "\(MachineProbe.stateFolder)/job.log" : nil,
+            listener: say)
         self.program = program
         patience = Patience(deadline: uptime() + (inEnvironment ? Patience.seconds : 0))
     }
@@ -80,19 +97,23 @@ public final class JobRunner {
             // A look that is repeated says nothing twice.
             var said: Set<String> = []
             found = try patiently { () throws(Fault) in
-                try JobSearch.find(place) { if said.insert($0).inserted { console.say($0) } }
+                try JobSearch.find(
+                    place, say: { if said.insert($0).inserted { console.say($0) } }, understand: understand,
+                    onKernelLine: inEnvironment)
             }
+            self.found = found
             console.say("Job: \(found.name), \(found.job.steps.count) step\(found.job.steps.count == 1 ? "" : "s")")
             for step in found.job.steps { console.say("  \(step.number). \(JobRunner.picture(step))") }
             try found.job.check(understand)
             try awaitDisks(found.job)
-            try checkDisks(found.job)
+            try JobRunner.checkDisks(found.job)
             // Disks that came late may be those the file lies on.
             let disks = JobDisks(found.job, DiskScan(), VolumeIdentity.byProgram)
             try disks.check(found)
             self.disks = disks
             if countdown > 0 { try count(down: countdown) }
         } catch {
+            fault = error
             console.say("\(error)")
             console.say("RELIGHT-JOB failed")
             console.closeShells()
@@ -146,15 +167,17 @@ public final class JobRunner {
                 for disk in step.disks { _ = try DiskSelector.resolve(disk, in: scan, identify: identify) }
                 if let set = step.set { _ = try StoreLocation.locate(set, in: scan, identify: identify) }
             } catch {
-                if error.code == .missing { return error }
+                if error.code == .missing || error.code == .storeMissing { return error }
             }
         }
         return nil
     }
 
     /// Disks that steps pin must be there, once each, before the first step: a job that cannot be finished is not begun.
-    private func checkDisks(_ job: JobFile) throws(Fault) {
+    /// Throws the first fault, with the sentences of all.
+    public static func checkDisks(_ job: JobFile) throws(Fault) {
         let scan = DiskScan()
+        var faults: [Fault] = []
         for step in job.steps {
             for disk in step.disks where step.targets.contains(disk) || (try? DiskSelector(disk))?.isPinned == true {
                 do throws(Fault) {
@@ -165,13 +188,18 @@ public final class JobRunner {
                             remedy: "Name a disk.")
                     }
                 } catch {
-                    throw Fault(
-                        error.code, what: "Step \(step.number) (\(step.verb.rawValue)): \(error.what)",
-                        place: error.place,
-                        remedy: error.remedy)
+                    faults.append(
+                        Fault(
+                            error.code, what: "Step \(step.number) (\(step.verb.rawValue)): \(error.what)",
+                            place: error.place, remedy: error.remedy))
                 }
             }
         }
+        guard var first = faults.first else { return }
+        for other in faults.dropFirst() {
+            first.what += " \(other.place.isEmpty || other.place == first.place ? "" : "\(other.place): ")\(other.what)"
+        }
+        throw first
     }
 
     private func count(down seconds: Int) throws(Fault) {
@@ -210,10 +238,13 @@ public final class JobRunner {
             console.say("")
             console.say(stamped("Step \(step.number) of \(found.job.steps.count): \(JobRunner.picture(step))"))
             let status = run(step)
-            let outcome = Outcome(status: status)
+            let outcome = Outcome(status: status, of: step.verb)
+            results[step.number] = (outcome, status)
             console.say("RELIGHT-STEP \(step.number) \(outcome.rawValue) \(status) \(step.verb.rawValue)")
             if outcome != .ok {
-                result = outcome == .crashed ? ProgramExit.failed.rawValue : status
+                // The status of somebody else's program is not one of ours: 3 would be "done, with losses".
+                let isOurs = step.verb != .run || status == ProgramExit.interrupted.rawValue
+                result = outcome == .crashed || !isOurs ? ProgramExit.failed.rawValue : status
                 let left = found.job.steps.count - step.number
                 if left > 0 {
                     console.say(

@@ -123,18 +123,24 @@ public enum JobSearch {
     public static let fileName = "relight.job"
 
     /// The job at `place` (a path, `label:NAME/file` or `uuid:ID/file`), or the one found by the rules above.
+    /// `understand` tells what is wrong with the words of a command, for a file that is named; `onKernelLine` says that the
+    /// kernel line named it.
     /// Throws `missing`, `job.ambiguous`, `job.on-target`, and what ``JobFile`` throws.
     public static func find(
         _ place: String?, say: (String) -> Void,
-        identify: @escaping VolumeIdentity.Identifier = VolumeIdentity.byProgram
+        identify: @escaping VolumeIdentity.Identifier = VolumeIdentity.byProgram,
+        understand: (([String]) -> String?)? = nil, onKernelLine: Bool = false
     ) throws(Fault) -> FoundJob {
-        try find(place, say: say, in: JobSight(identify))
+        try find(place, say: say, in: JobSight(identify), understand: understand, onKernelLine: onKernelLine)
     }
 
-    static func find(_ place: String?, say: (String) -> Void, in sight: JobSight) throws(Fault) -> FoundJob {
+    static func find(
+        _ place: String?, say: (String) -> Void, in sight: JobSight, understand: (([String]) -> String?)? = nil,
+        onKernelLine: Bool = false
+    ) throws(Fault) -> FoundJob {
         let found: FoundJob
         if let place {
-            found = try named(place, sight)
+            found = try named(place, sight, understand, onKernelLine)
         } else {
             let volumes = sight.scan.volumes(sight.identify)
             // Every attached medium counts: nothing tells which of two this system was started from.
@@ -221,7 +227,9 @@ public enum JobSearch {
         return try offers.first?.result.get()
     }
 
-    private static func named(_ place: String, _ sight: JobSight) throws(Fault) -> FoundJob {
+    private static func named(
+        _ place: String, _ sight: JobSight, _ understand: (([String]) -> String?)?, _ onKernelLine: Bool
+    ) throws(Fault) -> FoundJob {
         let name = try StoreLocation.Name(place)
         let home: JobHome
         let bytes: [UInt8]?
@@ -244,9 +252,13 @@ public enum JobSearch {
         guard let bytes else {
             throw Fault(
                 .missing, what: "There is no such job file, or it cannot be read.", place: place,
-                remedy: "Check relight.job= on the kernel line: a path, or label:NAME/file.")
+                remedy: onKernelLine
+                    ? "Check relight.job= on the kernel line: a path, or label:NAME/file."
+                    : "Check the name: a path, or label:NAME/file.")
         }
-        return FoundJob(name: place, job: try JobFile(parsing: bytes, name: place), home: home, disks: disks)
+        return FoundJob(
+            name: place, job: try JobFile(parsing: bytes, name: place, understand: understand), home: home, disks: disks
+        )
     }
 
     /// The job file in the top folder of a volume; `nil` when there is none.

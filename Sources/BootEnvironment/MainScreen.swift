@@ -60,7 +60,7 @@ public struct MainScreen: Hashable, Sendable {
     private func lines(disks limit: Int) -> [String] {
         var lines = [
             MainScreen.rule, MainScreen.pair("Relight \(version)", time),
-            "  \(MainScreen.cut(machine, 50)), \(firmware == .uefi ? "UEFI" : "BIOS"), \(memory) MB of memory",
+            "  \(MainScreen.cut(machine, 50)), \(firmware == .uefi ? "UEFI" : "BIOS"), \(memory) MiB of memory",
             MainScreen.rule,
         ]
         lines += diskLines(limit) + networkLines
@@ -72,11 +72,11 @@ public struct MainScreen: Hashable, Sendable {
             "", "  The guided wizard is not part of this version. Type commands at the prompt:", "",
             "    relight disks                         what each disk holds",
             "    relight backup DISK --to SET          image a disk into an image set",
-            "    relight points SET                    recovery points in a set",
-            "    relight verify SET                    read a set back and check it",
+            "    relight points|show|verify|repair SET list, describe, check and mend a set",
+            "    relight plan SET --to DISK            what a restore would do; it only looks",
             "    relight restore SET --to DISK         bring a disk back (all on it is lost)",
             "    relight job run FILE                  carry out a job file",
-            "    relight poweroff    relight reboot    leave", "",
+            "    relight poweroff|reboot|help          leave; learn about the other commands", "",
             "    DISK: a path above, serial:X, wwn:X, size:BYTES, label:X",
             "    SET:  a folder, or label:NAME/folder on the filesystem with that label", "",
             isSerial

@@ -24,7 +24,9 @@ struct ArchiveCommand: ParsableCommand {
 
     @Argument(help: ArgumentHelp("SET or SET@POINT.", valueName: "set[@point]")) var point: String
     @Argument(help: ArgumentHelp("The file to make.", valueName: "file")) var file: String
-    @Option(help: ArgumentHelp("Write parts of at most this size, FILE.001, FILE.002, …", valueName: "size"))
+    @Option(
+        help: ArgumentHelp("Write parts of at most this size, FILE.001, FILE.002, …; 4000M for FAT.", valueName: "size")
+    )
     var split: String?
     @Flag(help: "Do not read the archive back.") var noVerify = false
     @OptionGroup var places: PlaceOptions
@@ -37,7 +39,7 @@ struct ArchiveCommand: ParsableCommand {
             guard let size = SizeText.parse(split), size >= .kibibytes(64) else {
                 throw Fault(
                     .usage, what: "\"\(split)\" is no size of a part.",
-                    remedy: "Use 64K or more, such as 650M or 4000M.")
+                    remedy: "Use 64K or more, such as 650M, or 4000M for FAT.")
             }
             partSize = size
         }
@@ -53,7 +55,8 @@ struct ArchiveCommand: ParsableCommand {
         let last = report.files.count > 1 ? " to \(report.files.last ?? "")" : ""
         console.line(
             "Point \(report.source.shortID)\(report.source.facts.name.isEmpty ? "" : " \"\(report.source.facts.name)\"") is in "
-                + "\(report.files.first ?? file)\(last): \(report.size) in \(Clock.words(seconds))")
+                + "\(report.files.first ?? file)\(last) as \(report.point.shortID): \(report.size) in "
+                + "\(Clock.words(seconds))")
         console.line(
             noVerify
                 ? "  not read back (--no-verify): run `relight verify \(file)` before relying on it"

@@ -21,7 +21,8 @@ struct BackupCommand: ParsableCommand {
             Only used blocks are read and stored; what the set holds already is not stored again, so a second backup of \
             the same disk is an incremental one and still complete in itself. The source is opened read-only, and a disk \
             that is mounted for writing is refused. The point exists only once everything was written, read back and \
-            sealed; an interrupted backup leaves no point, and the next run takes over what it stored.
+            sealed; an interrupted backup leaves no point, and the next run takes over what it stored. Of the folder's path only \
+            the last one is made: a disk that is not mounted is noticed.
 
             What only free space holds is not in the image: deleted files, and those that only a Windows volume's shadow \
             copies still show (a warning says so). --whole N images all of partition N.
@@ -59,12 +60,12 @@ struct BackupCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Seconds for all bad places together.", valueName: "s"))
     var badTime = 600
     @Flag(help: "Do not read the set back before the point is sealed.") var noVerify = false
+    @OptionGroup var places: PlaceOptions
     @Flag(help: "Encrypt a set that is made now; asks for a passphrase unless one of the next two is given.")
     var encrypt = false
-    @OptionGroup var places: PlaceOptions
     @OptionGroup var key: KeyOptions
-    @Option(help: ArgumentHelp("How a new set is encrypted: aes256 or aes128.", valueName: "cipher"))
-    var cipher = NewEncryption.Cipher.aes256
+    @Option(help: ArgumentHelp("How a new set is encrypted: aes256 (default) or aes128.", valueName: "cipher"))
+    var cipher: NewEncryption.Cipher?
     @Option(
         help: ArgumentHelp(
             "Parity in each pack of a new set, from which `relight repair` mends damage: 1 … 50 percent.",
@@ -74,6 +75,16 @@ struct BackupCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Size no pack exceeds, e.g. 256M; 1 MiB … 4 GiB − 1.", valueName: "size"))
     var packSize: String?
     @OptionGroup var options: DiskOptions
+
+    func validate() throws {
+        if cipher != nil, !encrypt, key.passphraseFile == nil, key.keyFile == nil {
+            throw ValidationError("--cipher belongs to --encrypt.")
+        }
+        // A line end in a name could forge the lines that scripts look for.
+        if name.unicodeScalars.contains(where: { $0.value < 0x20 || (0x7F...0x9F).contains($0.value) }) {
+            throw ValidationError("--name has a control character, such as a line end, in it.")
+        }
+    }
 
     func run() throws {
         let console = Console.current.withLock { $0 }
@@ -119,9 +130,14 @@ struct BackupCommand: ParsableCommand {
 
     /// What belongs to a set that is made now.
     private func choose(_ request: inout BackupRequest) throws(Fault) {
-        request.keys = try key.ring()
-        request.newKeys = try key.newRing()
-        if encrypt || key.passphraseFile != nil || key.keyFile != nil { request.encryption = NewEncryption(cipher) }
+        // Read once: a file of the passphrase may be on a filesystem that is mounted for the look.
+        let given = try key.given()
+        request.keys = key.ring(given)
+        request.newKeys = key.newRing(given)
+        if encrypt || key.passphraseFile != nil || key.keyFile != nil {
+            request.encryption = NewEncryption(cipher ?? .aes256)
+        }
+        request.cipher = cipher
         if let protect { request.parity = try SetWords.parity(protect) }
         if let unitSize { request.unitSize = try SetWords.unitSize(unitSize) }
         if let packSize { request.packSize = try SetWords.packSize(packSize) }

@@ -16,17 +16,18 @@ public struct Relight: ParsableCommand {
     /// Name, summary and verbs.
     public static let configuration = CommandConfiguration(
         commandName: "relight",
-        abstract: "Images machines cold, restores them to bare metal, and gets them to boot.",
+        abstract: "Images disks cold, keeps and checks the images, and restores them to bare metal.",
         usage: "relight [--json] [--quiet] [--log-file <file>] <command> …",
         discussion: """
             Options before or after any command:
-              --json             exactly one JSON document on standard output; progress as JSON lines on standard error
+              --json             exactly one JSON document on standard output;
+                                 progress as JSON lines on standard error
               --quiet            no progress
               --log-file <file>  also append everything said to a file
 
             Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but with losses that are listed; 4 refused before the \
-            first write; 5 damaged data found; 6 wrong passphrase or key; 7 store full or unreachable; 8 checked: does \
-            not boot; 9 checked: undecided; 130 interrupted.
+            first write; 5 damaged data found; 6 wrong passphrase or key; 7 store full or unreachable; \
+            130 interrupted.
             """,
         version: version,
         groupedSubcommands: [
@@ -59,6 +60,7 @@ public struct Relight: ParsableCommand {
     private static func code(of arguments: [String], _ console: Console) -> ProgramExit {
         do {
             try console.requireLog()
+            if let fault = Wording.unknownVerb(arguments) { throw fault }
             var command = try parseAsRoot(arguments)
             try command.run()
             console.finish()
@@ -74,9 +76,13 @@ public struct Relight: ParsableCommand {
             return early.code
         } catch {
             let parsed = exitCode(for: error)
-            let text = fullMessage(for: error)
             if parsed.isSuccess {
-                print(text)
+                let text = fullMessage(for: error)
+                if console.settings.json {
+                    console.document(text == version ? "version" : "help", ["text": text])
+                } else {
+                    print(text)
+                }
                 return .done
             }
             guard parsed == .validationFailure else {
@@ -85,13 +91,7 @@ public struct Relight: ParsableCommand {
                 console.fail(fault)
                 return fault.code.exit
             }
-            if console.settings.json {
-                console.fail(
-                    Fault(
-                        .usage, what: message(for: error), remedy: "See `relight --help` or `relight help <command>`."))
-            } else {
-                console.errorLine(text)
-            }
+            console.fail(Wording.usage(message(for: error), arguments))
             return .usage
         }
     }

@@ -97,10 +97,11 @@ final class Console: Sendable {
 
     /// A line of the result for people. Nothing under `--json`.
     func line(_ text: String = "") {
-        let text = Console.printable(text)
+        // What is told of a disk or point is one line, whatever its name: scripts look for lines.
+        let text = Console.printable(text, lineEnds: false)
         state.withLock { state in
             closeProgress(&state)
-            if !settings.json { writeAll(1, text + "\n") }
+            if !settings.json { writeAll(1, Console.wrapped(text, 1) + "\n") }
         }
         log(text)
     }
@@ -108,7 +109,11 @@ final class Console: Sendable {
     /// A line beside the result.
     func errorLine(_ text: String) {
         let text = Console.printable(text)
-        part(text)
+        if settings.json {
+            part(JSONField.object([("event", .text("message")), ("text", .text(text))]))
+        } else {
+            part(Console.wrapped(text, 2))
+        }
         log(text)
     }
 
@@ -134,7 +139,7 @@ final class Console: Sendable {
             }
             let text = Console.printable("\(finding.severity.rawValue): \(finding)")
             log(text)
-            guard settings.json else { return part(text) }
+            guard settings.json else { return part(Console.wrapped(text, 2)) }
             part(
                 JSONField.object([
                     ("event", .text("finding")), ("severity", .text(finding.severity.rawValue)),
@@ -155,7 +160,7 @@ final class Console: Sendable {
             finish()
             document("error", ErrorDocument(fault))
         } else {
-            part("relight: \(text)")
+            part(Console.wrapped("relight: \(text)", 2))
         }
     }
 
@@ -167,8 +172,9 @@ final class Console: Sendable {
             document("error", ErrorDocument(refusal.reasons))
         } else {
             part(
-                (["relight: refused before anything was written:"] + reasons.map { "  - \($0)" }).joined(
-                    separator: "\n"))
+                Console.wrapped(
+                    (["relight: refused before anything was written:"] + reasons.map { "  - \($0)" }).joined(
+                        separator: "\n"), 2))
         }
     }
 
@@ -182,7 +188,8 @@ final class Console: Sendable {
             if state.phase != progress.phase || (state.hasEnded && isEarly) {
                 state.phase = progress.phase
                 state.phaseBegan = now
-                state.lastShown = 0
+                // On a terminal at once; elsewhere a phase that is over soon needs no line.
+                state.lastShown = onTerminal || settings.json ? 0 : now
                 state.hasEnded = false
             }
             let ended = progress.total.map { progress.done >= $0 } ?? false
@@ -222,18 +229,45 @@ final class Console: Sendable {
         return JSONField.object(fields)
     }
 
-    /// Columns of the terminal that standard error goes to; 80 where nobody knows.
-    private static func columns() -> Int {
+    /// Columns of the terminal that `descriptor` is; 80 where nobody knows.
+    private static func columns(_ descriptor: Int32 = 2) -> Int {
         var rows: UInt16 = 0
         var columns: UInt16 = 0
-        guard unsafe relight_terminal_size(2, &rows, &columns) == 0, columns > 0 else { return 80 }
+        guard unsafe relight_terminal_size(descriptor, &rows, &columns) == 0, columns > 0 else { return 80 }
         return Int(columns)
     }
 
-    /// `text` with control characters, but line ends, replaced: a label must not steer the terminal.
-    static func printable(_ text: String) -> String {
+    /// `text` as it fits the terminal `descriptor`; unchanged where that is none.
+    private static func wrapped(_ text: String, _ descriptor: Int32) -> String {
+        guard isatty(descriptor) == 1 else { return text }
+        return wrapped(text, columns: columns(descriptor))
+    }
+
+    /// `text` with lines longer than `columns` broken between words, what follows indented.
+    static func wrapped(_ text: String, columns: Int) -> String {
+        text.split(separator: "\n", omittingEmptySubsequences: false).map { line in
+            guard line.count > columns, columns > 20 else { return String(line) }
+            let indent = String(repeating: " ", count: min(line.prefix { $0 == " " }.count + 4, columns / 2))
+            var result = ""
+            var row = ""
+            for word in line.split(separator: " ", omittingEmptySubsequences: false) {
+                if row.isEmpty || row == indent {
+                    row += word
+                } else if row.count + 1 + word.count <= columns {
+                    row += " " + word
+                } else {
+                    result += row + "\n"
+                    row = indent + word
+                }
+            }
+            return result + row
+        }.joined(separator: "\n")
+    }
+
+    /// `text` with control characters replaced, line ends too unless they are meant: a label must not steer the terminal.
+    static func printable(_ text: String, lineEnds: Bool = true) -> String {
         func steers(_ scalar: Unicode.Scalar) -> Bool {
-            (scalar.value < 0x20 && scalar != "\n") || (0x7F...0x9F).contains(scalar.value)
+            (scalar.value < 0x20 && !(lineEnds && scalar == "\n")) || (0x7F...0x9F).contains(scalar.value)
                 || (0x202A...0x202E).contains(scalar.value) || (0x2066...0x2069).contains(scalar.value)
         }
         guard text.unicodeScalars.contains(where: steers) else { return text }

@@ -41,8 +41,8 @@ struct CopyCommand: ParsableCommand {
     var toPassphraseFile: String?
     @Option(help: ArgumentHelp("The target's key file.", valueName: "file")) var toKeyFile: String?
     @Flag(help: "Copy an encrypted set into one that anybody can read.") var plain = false
-    @Option(help: ArgumentHelp("How a new target is encrypted: aes256 or aes128.", valueName: "cipher"))
-    var cipher = NewEncryption.Cipher.aes256
+    @Option(help: ArgumentHelp("How a new target is encrypted: aes256 (default) or aes128.", valueName: "cipher"))
+    var cipher: NewEncryption.Cipher?
     @Option(
         help: ArgumentHelp(
             "Compression of what is encoded anew: fast, default, best, off, or 1 … 19.", valueName: "level"))
@@ -64,6 +64,9 @@ struct CopyCommand: ParsableCommand {
         if like, encrypt || plain || protect != nil || unitSize != nil {
             throw ValidationError("--like takes everything from the source: leave the other options of a new set out.")
         }
+        if cipher != nil, !encrypt, toPassphraseFile == nil, toKeyFile == nil {
+            throw ValidationError("--cipher belongs to --encrypt.")
+        }
         if plain, encrypt { throw ValidationError("Give --plain or --encrypt, not both.") }
     }
 
@@ -79,18 +82,20 @@ struct CopyCommand: ParsableCommand {
         request.options.readBack = !noVerify
         request.catalogue = catalogue
         request.sourceKeys = try key.ring()
-        var targetKey = KeyOptions()
-        (targetKey.passphraseFile, targetKey.keyFile) = (toPassphraseFile, toKeyFile)
-        request.targetKeys = try targetKey.ring()
-        request.newKeys = try targetKey.newRing()
+        let secret = try KeyOptions.read(passphraseFile: toPassphraseFile, keyFile: toKeyFile)
+        request.targetKeys = key.ring(secret)
+        request.newKeys = key.newRing(secret)
         if encrypt || toPassphraseFile != nil || toKeyFile != nil, !like {
-            request.options.writing.encryption = NewEncryption(cipher)
+            request.options.writing.encryption = NewEncryption(cipher ?? .aes256)
         }
         request.options.writing.compression = try SetWords.compression(level)
         request.options.writing.parity =
             try protect.map { (percent) throws(Fault) in try SetWords.parity(percent) } ?? 0
+        request.cipher = cipher
+        request.parity = protect
         if let unitSize {
             request.options.writing.unitSize = try SetWords.unitSize(unitSize)
+            request.unitSize = request.options.writing.unitSize
             request.options.keepUnitSize = false
         }
         if let packSize { request.options.writing.packSize = try SetWords.packSize(packSize) }
@@ -126,7 +131,7 @@ struct CopyCommand: ParsableCommand {
     }
 
     private static func named(_ point: PointSummary) -> String {
-        point.facts.name.isEmpty ? "" : " \"\(point.facts.name)\""
+        point.facts.name.isEmpty ? "" : " \"\(String(point.facts.name.map { $0.isNewline ? "?" : $0 }))\""
     }
 
     private struct Document: Encodable {

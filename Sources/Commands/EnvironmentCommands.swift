@@ -40,7 +40,7 @@ extension Relight {
             return nil
         } catch {
             let text = message(for: error).split(separator: "\n").first.map(String.init) ?? "it is not understood"
-            return text.last == "." ? text : text + "."
+            return text.last == "." || text.last == "?" ? text : text + "."
         }
     }
 
@@ -86,7 +86,11 @@ struct ScreenCommand: ParsableCommand {
     func run() throws {
         let terminal = unsafe getenv("RELIGHT_CONSOLE").map { unsafe String(cString: $0) } ?? "ttyS0"
         let isSerial = ConsoleDevice(name: terminal, role: .main).isSerial
-        Console.current.withLock { $0 }.line(MainScreen(version: Relight.version, isSerial: isSerial).text(rows: 1000))
+        let console = Console.current.withLock { $0 }
+        let text = MainScreen(version: Relight.version, isSerial: isSerial).text(rows: 1000)
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+        console.document("screen", ["lines": lines])
+        for line in lines { console.line(line) }
     }
 }
 
@@ -192,7 +196,13 @@ struct JobCommand: ParsableCommand {
         @Option(help: ArgumentHelp("Seconds to wait first.", valueName: "seconds"))
         var countdown = 0
         func run() throws {
-            let status = JobRunner(consoles: [], understand: Relight.complaint).run(place: file, countdown: countdown)
+            let console = Console.current.withLock { $0 }
+            let runner = JobRunner(
+                consoles: [], understand: Relight.complaint,
+                say: console.settings.json ? { console.errorLine($0) } : nil)
+            let status = runner.run(place: file, countdown: countdown)
+            if console.settings.json, let fault = runner.fault { throw fault }
+            console.document("job", JobDocument(runner, status: status))
             if status != 0 { Glibc.exit(status) }
         }
     }
@@ -205,12 +215,53 @@ struct JobCommand: ParsableCommand {
         var file: String
         func run() throws {
             let console = Console.current.withLock { $0 }
-            let found = try JobSearch.find(file, say: { console.errorLine($0) })
+            let found = try JobSearch.find(file, say: { console.errorLine($0) }, understand: Relight.complaint)
             try found.job.check(Relight.complaint)
+            try JobRunner.checkDisks(found.job)
+            console.document("job", JobDocument(found))
             for step in found.job.steps {
                 console.line("\(step.number). \(step.verb.rawValue): \(step.arguments.joined(separator: " "))")
             }
             console.line("after: \(found.job.after.rawValue)")
+        }
+    }
+}
+
+/// A job in JSON: what it would do, and what came of the steps that were run.
+private struct JobDocument: Encodable {
+    let name: String
+    let steps: [Step]
+    let after: String
+    /// `nil` for a job that was only checked.
+    let ok: Bool?
+
+    struct Step: Encodable {
+        let number: Int
+        let verb: String
+        let arguments: [String]
+        /// `ok`, `failed`, `refused` or `crashed`; `nil` when it was not run.
+        let outcome: String?
+        let status: Int32?
+    }
+
+    init(_ found: FoundJob) {
+        name = found.name
+        after = found.job.after.rawValue
+        ok = nil
+        steps = found.job.steps.map {
+            Step(number: $0.number, verb: $0.verb.rawValue, arguments: $0.arguments, outcome: nil, status: nil)
+        }
+    }
+
+    init(_ runner: JobRunner, status: Int32) {
+        name = runner.found?.name ?? ""
+        after = runner.found?.job.after.rawValue ?? ""
+        ok = status == ProgramExit.done.rawValue || status == ProgramExit.doneWithLosses.rawValue
+        steps = (runner.found?.job.steps ?? []).map { step in
+            let result = runner.results[step.number]
+            return Step(
+                number: step.number, verb: step.verb.rawValue, arguments: step.arguments,
+                outcome: result?.outcome.rawValue, status: result?.status)
         }
     }
 }

@@ -14,7 +14,8 @@ struct KeyCommand: ParsableCommand {
         discussion: """
             An encrypted set has one master key that never changes, and any number of slots that each hold it locked with a \
             passphrase or key file. Changing a passphrase rewrites no data. It does not lock out who knows the old one and \
-            kept a copy of the old slot: when a passphrase became known, make a new set.
+            kept a copy of the old slot: when a passphrase became known, make a new set. Copies of the set, and other \
+            places it lies in that are not named with --also, keep the slots they have: change them there too.
             """,
         subcommands: [List.self, Add.self, Change.self, Remove.self])
 
@@ -60,12 +61,22 @@ struct KeyCommand: ParsableCommand {
             console.document("keys", Document(set: set, slots: slots))
             var table = TextTable(["slot", "opened by", "made (UTC)", "label"])
             for slot in slots {
+                let opener =
+                    switch slot.kind {
+                    case .passphrase: "passphrase"
+                    case .keyFile: "key file"
+                    case nil: "DAMAGED"
+                    }
                 table.add([
-                    String(slot.id.prefix(10)), slot.kind == .passphrase ? "passphrase" : "key file",
-                    Clock.text(slot.created), slot.label,
+                    String(slot.id.prefix(10)), opener, slot.damaged ? "" : Clock.text(slot.created), slot.label,
                 ])
             }
             table.lines.forEach { console.line($0) }
+            if slots.contains(where: \.damaged) {
+                console.line(
+                    "What opened a damaged slot opens the set no more. Put the slot's file back from another copy of the set, "
+                        + "or take it away with `relight key remove \(set) SLOT`.")
+            }
         }
 
         private struct Document: Encodable {
@@ -87,7 +98,7 @@ struct KeyCommand: ParsableCommand {
             let id = try Keys.with(set, also: places.also, key.ring()) { (keyring) throws(Fault) in
                 try keyring.add(new.secret(for: set), label: new.label, time: Clock.now())
             }
-            console.document("key", Changed(added: id, removed: nil))
+            console.document("key", Changed(added: id, removed: nil, findings: console.findings))
             console.line("Added slot \(id.prefix(10)). It was read back and opens the set.")
         }
     }
@@ -104,11 +115,15 @@ struct KeyCommand: ParsableCommand {
         func run() throws {
             let console = Console.current.withLock { $0 }
             let (id, old) = try Keys.with(set, also: places.also, key.ring()) { (keyring) throws(Fault) in
-                let id = try keyring.add(new.secret(for: set), label: new.label, time: Clock.now())
+                // The new slot is called what the old one was, unless another name is given.
+                let before = try keyring.slots().first { $0.id == keyring.openedBy }
+                let label = new.label.isEmpty ? before?.label ?? "" : new.label
+                let id = try keyring.add(new.secret(for: set), label: label, time: Clock.now())
                 try keyring.remove(keyring.openedBy)
                 return (id, keyring.openedBy)
             }
-            console.document("key", Changed(added: id, removed: old))
+            console.receive(.finding(KeyCommand.elsewhere(set)))
+            console.document("key", Changed(added: id, removed: old, findings: console.findings))
             console.line("Slot \(id.prefix(10)) opens the set from now on; slot \(old.prefix(10)) is removed.")
         }
     }
@@ -126,7 +141,8 @@ struct KeyCommand: ParsableCommand {
             let removed = try Keys.with(set, also: places.also, key.ring()) { (keyring) throws(Fault) in
                 try keyring.remove(slot)
             }
-            console.document("key", Changed(added: nil, removed: removed))
+            console.receive(.finding(KeyCommand.elsewhere(set)))
+            console.document("key", Changed(added: nil, removed: removed, findings: console.findings))
             console.line("Removed slot \(removed.prefix(10)).")
         }
     }
@@ -134,5 +150,15 @@ struct KeyCommand: ParsableCommand {
     private struct Changed: Encodable {
         let added: String?
         let removed: String?
+        let findings: [Finding]
+    }
+
+    /// What a change does not reach.
+    private static func elsewhere(_ set: String) -> Finding {
+        Finding(
+            .warning, "key.elsewhere",
+            what:
+                "The old slot still opens copies of the set, and places of it that were not named with --also. Name all "
+                + "places, and change the key of each copy (`relight copy --like`, archives) as well.", place: set)
     }
 }

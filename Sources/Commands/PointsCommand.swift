@@ -3,7 +3,6 @@
 
 import ArgumentParser
 import Findings
-import FoundationEssentials
 import Geometry
 import ImageStore
 import MachineModel
@@ -27,11 +26,13 @@ struct PointsCommand: ParsableCommand {
         let listing = try opened.reader.points()
         console.document(
             "points", Document(set: set, points: listing.points.map(PointDocument.init), findings: listing.findings))
-        var table = TextTable(["point", "made (UTC)", "in use", "disks", "name"])
+        var table = TextTable(["point", "made (UTC)", "machine", "in use", "unreadable", "disks", "name"])
         for point in listing.points {
             table.add([
-                point.shortID, Clock.text(point.facts.time), "\(point.used)",
-                point.facts.disks.map(\.path).joined(separator: " "),
+                point.shortID, Clock.text(point.facts.time), point.facts.machine.words ?? "-", "\(point.used)",
+                point.unreadable > .zero ? "\(point.unreadable)" : "-",
+                point.facts.disks.map { disk in disk.path + (disk.serial.map { " (\($0))" } ?? "") }
+                    .joined(separator: " "),
                 point.facts.compare == .metadata ? "\(point.facts.name) (unchanged files not read)" : point.facts.name,
             ])
         }
@@ -39,7 +40,13 @@ struct PointsCommand: ParsableCommand {
         if !listing.points.isEmpty {
             table.lines.forEach { console.line($0) }
         } else if !isDamaged {
-            console.line("The set holds no recovery point yet.")
+            let packs = try opened.reader.packs()
+            console.line(
+                packs.count == 0
+                    ? "The set holds no recovery point yet."
+                    : "The set holds no recovery point, but \(packs.count) \(packs.count == 1 ? "pack" : "packs") "
+                        + "(\(packs.size)) that none refers to: an interrupted first backup, or the points are gone. "
+                        + "`relight verify \(set)` tells which.")
         }
         for finding in listing.findings { console.receive(.finding(finding)) }
         if isDamaged {
@@ -68,6 +75,8 @@ struct PointDocument: Encodable {
     let unreadable: ByteCount
     let tool: String
     let machine: MachineFacts
+    /// The machine in words; `nil` when its firmware tells nothing.
+    let machineName: String?
     let disks: [DiskModel]
     let findings: [Finding]
     /// `full`, or `metadata` where what metadata said is unchanged was not read.
@@ -83,6 +92,7 @@ struct PointDocument: Encodable {
         unreadableExtents = extents
         compare = point.facts.compare ?? .full
         origin = point.facts.origin
+        machineName = point.facts.machine.words
         (id, number, name) = (point.id, point.number, point.facts.name)
         (time, made) = (point.facts.time, Clock.text(point.facts.time))
         (used, unreadable, tool, machine) = (point.used, point.unreadable, point.facts.tool, point.facts.machine)
@@ -109,10 +119,7 @@ struct Unreadable: Encodable {
 
 extension Clock {
     /// `2026-11-21 03:04:05`, UTC.
-    static func text(_ seconds: UInt64) -> String {
-        let text = Date(timeIntervalSince1970: Double(min(seconds, 1 << 40))).formatted(.iso8601)
-        return text.replacing("T", with: " ").replacing("Z", with: "")
-    }
+    static func text(_ seconds: UInt64) -> String { UTC.text(seconds) }
 }
 
 /// `relight show`.

@@ -37,8 +37,14 @@ struct RepairCommand: ParsableCommand {
         let report = try RepairSet.run(
             set, also: places.also, keys: secret.map { KeyRing($0) }, apply: yes, events: console.events)
         console.document("repair", Document(report, applied: yes))
+        let missing = Set(RepairSet.missingPacks(report))
         for item in report.items {
-            console.line("\(RepairCommand.word(item.outcome)) \(item.file): \(item.what)")
+            if missing.contains(item.file) {
+                console.line("MISSING \(item.file): not in the places that were named")
+                continue
+            }
+            let word = item.size == nil && item.outcome == .planned ? "MISSING" : RepairCommand.word(item.outcome)
+            console.line("\(word) \(item.file): \(item.what)")
             switch item.outcome {
             case .planned: console.line("  can be repaired \(RepairCommand.from(item.source))")
             case .repaired:
@@ -60,9 +66,14 @@ struct RepairCommand: ParsableCommand {
                 "\(RepairCommand.files(report.planned)) can be repaired: \(scope). Nothing was changed; add --yes to repair."
             )
         }
-        if report.impossible > 0 {
+        if !missing.isEmpty {
             console.line(
-                "\(RepairCommand.files(report.impossible)) cannot be repaired: put \(report.impossible == 1 ? "it" : "them") "
+                "\(missing.count) \(missing.count == 1 ? "pack is" : "packs are") not in the places that were named: name "
+                    + "the medium that has \(missing.count == 1 ? "it" : "them") with --also PLACE.")
+        }
+        if report.impossible > missing.count {
+            console.line(
+                "\(RepairCommand.files(report.impossible - missing.count)) cannot be repaired: put \(report.impossible - missing.count == 1 ? "it" : "them") "
                     + "back from another copy of the set. `relight verify \(set)` tells what it costs.")
             let packs = report.items.contains { $0.file.hasSuffix(".pack") && $0.outcome != .repaired }
             if report.condemned > 0 {

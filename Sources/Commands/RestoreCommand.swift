@@ -15,7 +15,12 @@ public import Restoring
 import Synchronization
 import Threads
 
-extension LayoutMode: ExpressibleByArgument {}
+extension LayoutMode: ExpressibleByArgument {
+    /// Those this version has.
+    public static var allValueStrings: [String] {
+        allCases.filter { $0 != .proportional }.map(\.rawValue)
+    }
+}
 extension OnDamage: ExpressibleByArgument {}
 extension ReadBack: ExpressibleByArgument {}
 
@@ -76,7 +81,8 @@ struct PlanCommand: ParsableCommand {
         let name = try SetLocation(point)
         let opened = try OpenedSet(name.set, also: places.also, keys: key.ring())
         defer { opened.close() }
-        let plan = try makePlan(try opened.point(name.point, console), of: opened, targets)
+        let plan = try makePlan(
+            try opened.point(name.point, console, warning: name.set == point), of: opened, targets)
         if let output { try PlanFile.write(plan, to: output) }
         console.document("plan", plan)
         for line in plan.lines() { console.line(line) }
@@ -142,7 +148,8 @@ struct RestoreCommand: ParsableCommand {
         discussion: """
             Shows the plan, asks for the target's serial number or size (or takes --yes), and then: takes the old table \
             away, writes the data, reads everything back and compares it, writes the new table last, grows what the plan \
-            grows, and has each filesystem's own checker look. A restore that was cut off leaves a disk without a table.
+            grows, and has the checkers of ext, FAT, XFS and NTFS look where they are installed. A restore that was cut off \
+            leaves a disk without a table.
 
               relight restore /mnt/usb/machines --to /dev/sdb
               relight restore label:BACKUPS/web01@3f2a --to serial:NEW1 --layout fill --yes
@@ -183,7 +190,8 @@ struct RestoreCommand: ParsableCommand {
         let name = try SetLocation(stored.map { "\($0.set)@\($0.point)" } ?? point ?? "")
         let opened = try OpenedSet(name.set, also: (stored?.also ?? []) + places.also, keys: key.ring())
         defer { opened.close() }
-        let point = try opened.point(name.point, console)
+        let isChosen = stored != nil || name.set != self.point
+        let point = try opened.point(name.point, console, warning: !isChosen)
         do throws(Fault) {
             try opened.requireComplete(point)
         } catch {
@@ -202,7 +210,7 @@ struct RestoreCommand: ParsableCommand {
             plan = try makePlan(point, of: opened, targets, onDamage: onDamage)
         }
         for line in plan.lines(comparing: readBack == .full) { console.line(line) }
-        if !yes { try confirm(plan, console) }
+        if !yes { try confirm(plan, point.summary, console) }
         let began = Clock.monotonic()
         let outcome = try Restore.run(
             plan, from: point, readBack: readBack, onDamage: onDamage, events: console.events)
@@ -212,10 +220,14 @@ struct RestoreCommand: ParsableCommand {
         console.document(
             "restore",
             Document(
-                point: point.summary.id, disks: reports, lost: outcome.lost.map(LostDocument.init),
+                point: point.summary.id, name: point.facts.name, made: Clock.text(point.facts.time),
+                machine: point.facts.machine.words, set: opened.place.names.first ?? "", disks: reports,
+                lost: outcome.lost.map(LostDocument.init),
                 findings: console.findings, seconds: seconds))
+        console.line("Recovery point \(point.summary.title)")
+        if reports.count > 1 { console.line("\(reports.count) disks restored in \(Clock.words(seconds))") }
         for report in reports {
-            console.line("\(report.target) restored in \(Clock.words(seconds)):")
+            console.line("\(report.target) restored\(reports.count > 1 ? "" : " in \(Clock.words(seconds))"):")
             for volume in report.volumes {
                 var said = ["\(volume.written) written"]
                 said.append(readBack == .off ? "not read back" : "\(volume.compared) read back and equal")
@@ -231,7 +243,7 @@ struct RestoreCommand: ParsableCommand {
         }
     }
 
-    private func confirm(_ plan: RestorePlan, _ console: Console) throws {
+    private func confirm(_ plan: RestorePlan, _ point: PointSummary, _ console: Console) throws {
         guard isatty(0) == 1, !console.settings.json else {
             throw Refused(reasons: [
                 Fault(
@@ -244,9 +256,16 @@ struct RestoreCommand: ParsableCommand {
             let pin = disk.target
             let wanted = pin.serial ?? "\(pin.size.bytes)"
             let what = pin.serial == nil ? "size in bytes (\(wanted))" : "serial number (\(wanted))"
-            console.errorLine("Everything on \(pin.path) will be lost. Type its \(what) and press Enter to go on:")
-            let answer = readLine()
-            try Interruption.check()
+            let answer: String?
+            do throws(Fault) {
+                answer = try Terminal.line(
+                    "Everything on \(pin.path) will be lost, and recovery point \(point.title) be written to it.\n"
+                        + "Type its \(what) and press Enter to go on:")
+            } catch {
+                var fault = error
+                fault.remedy = "Nothing was written."
+                throw fault
+            }
             guard answer?.filter({ !$0.isWhitespace }) == wanted.filter({ !$0.isWhitespace }) else {
                 throw Refused(reasons: [
                     Fault(
@@ -259,6 +278,10 @@ struct RestoreCommand: ParsableCommand {
 
     private struct Document: Encodable {
         let point: String
+        let name: String
+        let made: String
+        let machine: String?
+        let set: String
         let disks: [DiskReport]
         let lost: [LostDocument]
         let findings: [Finding]

@@ -48,8 +48,11 @@ struct KeyOptions: ParsableArguments {
     }
 
     /// The secret given, or whoever sits at the terminal: three attempts.
-    func ring() throws(Fault) -> KeyRing {
-        if let secret = try given() { return KeyRing(secret) }
+    func ring() throws(Fault) -> KeyRing { ring(try given()) }
+
+    /// As ``ring()``, of what ``given()`` gave.
+    func ring(_ secret: SetSecret?) -> KeyRing {
+        if let secret { return KeyRing(secret) }
         return KeyRing { (set, attempt) throws(Fault) in
             guard attempt <= 3, Terminal.canAsk else { return nil }
             if attempt > 1 { Terminal.say("That passphrase does not open the set. Is the keyboard layout right?") }
@@ -58,8 +61,11 @@ struct KeyOptions: ParsableArguments {
     }
 
     /// As ``ring()``, but for a set that is made now: a new passphrase is asked for twice.
-    func newRing() throws(Fault) -> KeyRing {
-        if let secret = try given() { return KeyRing(secret) }
+    func newRing() throws(Fault) -> KeyRing { newRing(try given()) }
+
+    /// As ``newRing()``, of what ``given()`` gave.
+    func newRing(_ secret: SetSecret?) -> KeyRing {
+        if let secret { return KeyRing(secret) }
         return KeyRing { (set, attempt) throws(Fault) in
             guard attempt == 1, Terminal.canAsk else { return nil }
             return .passphrase(try Terminal.newPassphrase(for: set))
@@ -145,6 +151,23 @@ enum Terminal {
         return secret
     }
 
+    /// A line typed as the answer to `question`; `nil` at the end of input. Throws `interrupted` on Ctrl+C.
+    ///
+    /// The library's own `readLine` reads on for ever once a signal came.
+    static func line(_ question: String) throws(Fault) -> String? {
+        say(question)
+        var bytes: [UInt8] = []
+        while true {
+            try Interruption.check()
+            var byte: UInt8 = 0
+            let got = unsafe read(0, &byte, 1)
+            if got < 0 && errno == EINTR { continue }
+            if got <= 0 { return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self) }
+            if byte == UInt8(ascii: "\n") { return String(decoding: bytes, as: UTF8.self) }
+            if bytes.count < 4096 { bytes.append(byte) }
+        }
+    }
+
     /// A new passphrase, typed twice. Throws `usage` when the two differ.
     static func newPassphrase(for set: String) throws(Fault) -> Secret {
         say("Without the passphrase nobody can open the set again, and nobody can make a new one for it.")
@@ -152,7 +175,7 @@ enum Terminal {
         let second = try secret("The same once more: ")
         guard Secret.equal(first, second) else {
             throw Fault(
-                .usage, what: "The two passphrases differ.", remedy: "Nothing was made. Start again, and type it twice."
+                .usage, what: "The two passphrases differ.", remedy: "No set was made. Start again, and type it twice."
             )
         }
         return first

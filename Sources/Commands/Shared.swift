@@ -38,11 +38,22 @@ enum SizeText {
 extension OpenedSet {
     /// The point `name` stands for. Says which of its copies are damaged; and with `latest`, when a point that may be newer
     /// cannot be read.
-    func point(_ name: String, _ console: Console) throws(Fault) -> RecoveryPoint {
-        let point = try reader.point(name)
+    ///
+    /// With `warning`, also says which one `latest` took where the set holds points of several machines: it is going to be
+    /// written over a disk.
+    func point(_ name: String, _ console: Console, warning: Bool = false) throws(Fault) -> RecoveryPoint {
+        let point: RecoveryPoint
+        do throws(Fault) { point = try reader.point(name) } catch { throw place.worded(error) }
         for finding in point.findings { console.receive(.finding(finding)) }
         if name == "latest" {
-            for finding in try reader.points().findings where finding.severity == .loss {
+            let listing = try reader.points()
+            if warning,
+                let several = PointChoice.warning(
+                    point.summary, among: listing.points, place: place.names.joined(separator: " + "))
+            {
+                console.receive(.finding(several))
+            }
+            for finding in listing.findings where finding.severity == .loss {
                 var finding = finding
                 finding.severity = .warning
                 finding.what =

@@ -19,10 +19,13 @@ struct VerifyCommand: ParsableCommand {
             compared with its hash; what is damaged is read once more before it is called so. Damage is named by file and \
             place, and by the files of each volume that it costs; exit code 5. Less than everything:
 
-              --quick         that everything named is there, in full length and with sound heads
-              --stored        every stored byte against the hashes the packs carry; nothing is decrypted, no key is needed
-              --share N       N of a hundred frames of each pack; a seed is printed, and --seed gives it again. Seeds that
-                              follow each other read other frames: with --share 5, twenty of them read every frame
+              --quick    that everything named is there, in full length and with
+                         sound heads
+              --stored   every stored byte against the hashes the packs carry;
+                         nothing is decrypted, no key is needed
+              --share N  N of a hundred frames of each pack; a seed is printed, and
+                         --seed gives it again. Seeds that follow each other read
+                         other frames: with --share 5, twenty read every frame
 
             Without its key, an encrypted set is checked with --quick and --stored as far as that goes.
             """)
@@ -67,12 +70,16 @@ struct VerifyCommand: ParsableCommand {
             depth, share: part, points: chosen, threads: Workers.processors, events: console.events)
         let seconds = Clock.monotonic() - began
         let lost = try LostNames(opened.reader).all(report)
-        console.document("verify", Document(report, lost))
+        let missing = opened.place.missing(report.missingPacks, ofThoseNeededBy: "the points need")
+        if let missing { console.receive(.finding(missing.warning)) }
+        if report.isOrphaned { console.receive(.finding(VerifyCommand.orphaned(report, name.set))) }
+        console.document("verify", Document(report, lost, console.findings))
         for reading in report.secondReadings {
             console.line("UNSTEADY \(reading.file) at byte \(reading.offset.bytes): \(VerifyReport.SecondReading.what)")
         }
         for damage in report.damages {
-            console.line("DAMAGED \(damage.file)\(damage.offset.map { " at byte \($0.bytes)" } ?? ""): \(damage.what)")
+            let word = damage.isMissing ? "MISSING" : "DAMAGED"
+            console.line("\(word) \(damage.file)\(damage.offset.map { " at byte \($0.bytes)" } ?? ""): \(damage.what)")
             if damage.pointLost { console.line("  a recovery point is lost") }
             for loss in damage.losses {
                 let volume: Int? = if case .volume(let number) = loss.kind { number } else { nil }
@@ -93,38 +100,75 @@ struct VerifyCommand: ParsableCommand {
         }
         conclude(report, Clock.words(seconds), console)
         if !report.isSound {
-            if !report.isOpen {
+            for line in VerifyCommand.verdict(report) { console.line(line) }
+            if report.damages.contains(where: { !report.missingPacks.contains($0.file) }) {
+                let set = SetPlace.words(name.set, places.also)
                 console.line(
-                    "Damage was found in \(report.damages.count) places; what it costs can be told with the key only.")
-            } else {
-                console.line(
-                    report.isComplete
-                        ? "Damage was found in \(report.damages.count) places, but no recovery point lost anything that was looked at: second copies are sound."
-                        : "Damage was found in \(report.damages.count) places: what is listed above cannot be restored from this set."
-                )
+                    "`relight repair \(set)` shows what can be repaired. Then back the sources up again: after `relight repair "
+                        + "\(set) --yes` a backup builds upon nothing that is damaged, and stores anew what its source still "
+                        + "holds.")
             }
-            if places.also.isEmpty, report.damages.contains(where: { $0.what == "The file is missing." }) {
-                console.line(
-                    "Files that are missing may lie on another medium of the set: attach it, and name it with --also PLACE."
-                )
-            }
-            console.line(
-                "`relight repair \(name.set)` shows what can be repaired. Then back the sources up again: after `relight repair "
-                    + "\(name.set) --yes` a backup builds upon nothing that is damaged, and stores anew what its source still "
-                    + "holds.")
             throw EarlyExit(code: .damaged)
         }
+    }
+
+    /// What the damages come to.
+    private static func verdict(_ report: VerifyReport) -> [String] {
+        let damaged = report.damages.count - report.missingPacks.count
+        var found: [String] = []
+        if damaged > 0 { found.append("Damage was found in \(damaged) \(damaged == 1 ? "place" : "places")") }
+        if !report.missingPacks.isEmpty {
+            let count = report.missingPacks.count
+            found.append("\(count) \(count == 1 ? "pack is" : "packs are") not in the places that were named")
+        }
+        let head = found.joined(separator: ", and ")
+        guard report.isOpen else { return ["\(head); what it costs can be told with the key only."] }
+        guard report.isComplete else {
+            return ["\(head): what is listed above cannot be restored from here."]
+        }
+        var lines = [
+            "\(head), but no recovery point lost anything that was looked at"
+                + (report.lostKeySlots == 0 ? ": second copies are sound." : ".")
+        ]
+        if report.lostKeySlots > 0 {
+            let slots = report.lostKeySlots == 1 ? "One key slot is" : "\(report.lostKeySlots) key slots are"
+            lines.append(
+                "\(slots) damaged in both copies: who has only that passphrase or key file cannot open the set any more. "
+                    + "`relight key list` shows it, `relight key remove` takes it away.")
+        }
+        return lines
+    }
+
+    /// What to say of packs without any point.
+    private static func orphaned(_ report: VerifyReport, _ set: String) -> Finding {
+        let packs = "\(report.packs) \(report.packs == 1 ? "pack" : "packs") (\(report.packBytes))"
+        return Finding(
+            report.listPacks > 0 ? .loss : .warning, "set.no-point",
+            what: "No recovery point is here, but \(packs) that none refers to: "
+                + (report.listPacks > 0
+                    ? "a backup was ended just before its end, all points were removed, or they are gone. Nothing can be "
+                        + "restored from this set."
+                    : "what an interrupted first backup left. Run that backup again: it goes on from there."),
+            place: set)
     }
 
     /// What was checked and what was not.
     private func conclude(_ report: VerifyReport, _ seconds: String, _ console: Console) {
         let count = report.points.count + report.closedPoints
-        let scope = "\(count) \(count == 1 ? "point" : "points"), \(report.packs) packs, \(report.records) records"
-        let verdict = report.isSound ? "Sound" : "Looked at"
+        var scope =
+            "\(count) \(count == 1 ? "point" : "points"), \(report.packs) \(report.packs == 1 ? "pack" : "packs")"
+        if report.depth == .full || report.depth == .share {
+            scope += ", \(report.records) \(report.records == 1 ? "record" : "records")"
+        }
+        let isWhole = report.isSound && !report.isOrphaned
+        if count == 0, report.packs == 0, report.isSound {
+            return console.line("The set holds no recovery point yet.")
+        }
+        let verdict = isWhole ? "Sound" : "Looked at"
         switch report.depth {
         case .quick:
             console.line(
-                "\(report.isSound ? "The structure is sound" : verdict): \(scope). Nothing was read beyond it; run without --quick to check the data."
+                "\(isWhole ? "The structure is sound" : verdict): \(scope). Nothing was read beyond it; run without --quick to check the data."
             )
         case .stored:
             console.line(
@@ -151,7 +195,9 @@ struct VerifyCommand: ParsableCommand {
             )
         }
         if !report.secondReadings.isEmpty {
-            console.line("\(report.secondReadings.count) places were \(VerifyReport.SecondReading.what.lowercased())")
+            let count = report.secondReadings.count
+            console.line(
+                "\(count) \(count == 1 ? "place was" : "places were") \(VerifyReport.SecondReading.what.lowercased())")
         }
     }
 
@@ -173,6 +219,9 @@ struct VerifyCommand: ParsableCommand {
         let opened: Bool
         let closedPoints: Int
         let keySlots: Int
+        let lostKeySlots: Int
+        let missingPacks: [String]
+        let findings: [Finding]
         let readTwice: [Twice]
         let lost: [LostDocument]
         let damages: [Damage]
@@ -196,13 +245,15 @@ struct VerifyCommand: ParsableCommand {
             let extents: ExtentList
         }
 
-        init(_ report: VerifyReport, _ lost: [LostVolume]) {
+        init(_ report: VerifyReport, _ lost: [LostVolume], _ findings: [Finding]) {
             self.lost = lost.map(LostDocument.init)
             (share, opened, closedPoints) = (report.share, report.isOpen, report.closedPoints)
             total = report.depth == .quick ? nil : report.total
             keySlots = report.keySlots
+            (lostKeySlots, missingPacks) = (report.lostKeySlots, report.missingPacks)
+            self.findings = findings
             readTwice = report.secondReadings.map { Twice(file: $0.file, offset: $0.offset) }
-            (depth, sound, complete) = (report.depth, report.isSound, report.isComplete)
+            (depth, sound, complete) = (report.depth, report.isSound && !report.isOrphaned, report.isComplete)
             (packs, records, read, content) = (report.packs, report.records, report.read, report.content)
             points = report.points.map(\.id)
             damages = report.damages.map { damage in

@@ -9,12 +9,13 @@ import Tools
 struct ExtTools: FilesystemTool {
     let kinds: Set<ContentKind> = [.ext2, .ext3, .ext4]
     let canGrow = true
-    private let checker = Tool("e2fsck", package: "e2fsprogs")
+    let checker = Tool("e2fsck", package: "e2fsprogs")
     private let resizer = Tool("resize2fs", package: "e2fsprogs")
 
     func require(growing: Bool) throws(Fault) {
+        guard growing else { return }
         _ = try checker.requirePath()
-        if growing { _ = try resizer.requirePath() }
+        _ = try resizer.requirePath()
     }
 
     func check(_ device: String) throws(Fault) -> CheckVerdict {

@@ -9,9 +9,9 @@ import Tools
 struct FATTools: FilesystemTool {
     let kinds: Set<ContentKind> = [.fat]
     let canGrow = false
-    private let checker = Tool("fsck.fat", package: "dosfstools")
+    let checker = Tool("fsck.fat", package: "dosfstools")
 
-    func require(growing: Bool) throws(Fault) { _ = try checker.requirePath() }
+    func require(growing: Bool) throws(Fault) { if growing { throw FilesystemTools.cannotGrow("A FAT") } }
 
     func check(_ device: String) throws(Fault) -> CheckVerdict {
         let result = try checker.run(["-n", device], seconds: 3600)

@@ -10,7 +10,7 @@
 /// room promises that a grown filesystem was checked before and after by its own checker; it does not shrink.
 public import Findings
 public import MachineModel
-import Tools
+public import Tools
 
 /// What a filesystem's own checker said.
 public struct CheckVerdict: Hashable, Sendable {
@@ -26,7 +26,10 @@ public protocol FilesystemTool: Sendable {
     var kinds: Set<ContentKind> { get }
     /// Whether ``grow(_:)`` works.
     var canGrow: Bool { get }
-    /// Throws `tool.missing` unless the programs for checking (and growing, when asked) are installed.
+    /// The program that checks.
+    var checker: Tool { get }
+    /// Throws `tool.missing` when growing is asked for and the programs for it are not installed; a missing checker hinders
+    /// nothing.
     func require(growing: Bool) throws(Fault)
     /// Checks without writing.
     func check(_ device: String) throws(Fault) -> CheckVerdict
@@ -37,10 +40,16 @@ public protocol FilesystemTool: Sendable {
 /// The table of families.
 public enum FilesystemTools {
     /// One row per family.
-    public static let table: [any FilesystemTool] = [ExtTools(), FATTools()]
+    public static let table: [any FilesystemTool] = [ExtTools(), FATTools(), XFSTools(), NTFSTools()]
 
     /// The row for `kind`; `nil` where there is none.
     public static func tool(for kind: ContentKind) -> (any FilesystemTool)? {
         table.first { $0.kinds.contains(kind) }
+    }
+
+    static func cannotGrow(_ what: String, _ device: String = "") -> Fault {
+        Fault(
+            .unsupported, what: "\(what) filesystem is not grown by this version.", place: device,
+            remedy: "Keep its size; its own tools can grow it afterwards.")
     }
 }

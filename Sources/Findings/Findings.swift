@@ -93,6 +93,10 @@ public struct FaultCode: Hashable, Sendable, RawRepresentable {
     public static let storeFull = FaultCode("store.full", exit: .store)
     /// The image set's place cannot be reached or fails.
     public static let storeFailed = FaultCode("store.failed", exit: .store)
+    /// The image set's place is not there: its filesystem is not attached, or the folder it would lie in is missing.
+    public static let storeMissing = FaultCode("store.missing", exit: .store)
+    /// The image set's place lies in memory, and would be lost with the power.
+    public static let storeInMemory = FaultCode("store.in-memory", exit: .refused)
     /// The passphrase or key is wrong.
     public static let wrongKey = FaultCode("key.wrong", exit: .wrongKey)
     /// The set is encrypted and no passphrase or key file was given.

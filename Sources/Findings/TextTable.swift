@@ -8,8 +8,10 @@ public struct TextTable: Sendable {
     /// A table with the headings `head`.
     public init(_ head: [String]) { rows = [head] }
 
-    /// Adds a row.
-    public mutating func add(_ row: [String]) { rows.append(row) }
+    /// Adds a row. A line end in a cell becomes `?`: names come from disks and from other machines.
+    public mutating func add(_ row: [String]) {
+        rows.append(row.map { $0.contains(where: \.isNewline) ? String($0.map { $0.isNewline ? "?" : $0 }) : $0 })
+    }
 
     /// The lines, the headings first, without blanks at their ends.
     public var lines: [String] {

@@ -39,6 +39,33 @@ extension DiskScan {
         blockDevices(holding: path).reduce(into: Set()) { $0.formUnion(wholeDisks(under: $1)) }
     }
 
+    /// Whether `path`, or the nearest folder above it that exists, lies in memory: what is written there is gone with the
+    /// power.
+    public func isInMemory(_ path: String) -> Bool {
+        guard let place = nearestExisting(path) else { return false }
+        return isInMemory(mountedOver: place, depth: 0)
+    }
+
+    private func isInMemory(mountedOver place: String, depth: Int) -> Bool {
+        guard depth < 8, let mount = mount(over: place) else { return false }
+        if mount.type == "overlay" || mount.type == "overlayfs" {
+            guard let upper = mount.superOptions.first(where: { $0.hasPrefix("upperdir=") }) else { return false }
+            let folder = String(upper.dropFirst("upperdir=".count))
+            return folder == place ? false : isInMemory(mountedOver: folder, depth: depth + 1)
+        }
+        return ["tmpfs", "ramfs", "rootfs", "devtmpfs"].contains(mount.type)
+    }
+
+    /// The mount that `place` lies in: the longest mount point wins; of equal ones the last, which covers the others.
+    private func mount(over place: String) -> MountEntry? {
+        var best: MountEntry?
+        for mount in mounts where mount.covers(place) && mount.point.count >= best?.point.count ?? 0 { best = mount }
+        return best
+    }
+
+    /// The nearest folder above `path`, or `path` itself, that exists; full and without links.
+    public func existing(above path: String) -> String? { nearestExisting(path) }
+
     /// Kernel names of the block devices the filesystem at `path` lies on.
     func blockDevices(holding path: String) -> [String] {
         guard let place = nearestExisting(path) else { return [] }
@@ -56,11 +83,7 @@ extension DiskScan {
 
     /// By the mount table, for filesystems whose device number names no block device (Btrfs, overlays) and for tests.
     private func blockDevices(mountedOver place: String, depth: Int) -> [String] {
-        guard depth < 8 else { return [] }
-        // The longest mount point wins; of equal ones the last, which covers the others.
-        var best: MountEntry?
-        for mount in mounts where mount.covers(place) && mount.point.count >= best?.point.count ?? 0 { best = mount }
-        guard let best else { return [] }
+        guard depth < 8, let best = mount(over: place) else { return [] }
         if let name = named(best.device) { return withFamily(name) }
         if best.type == "overlay" || best.type == "overlayfs" {
             guard let upper = best.superOptions.first(where: { $0.hasPrefix("upperdir=") }) else { return [] }

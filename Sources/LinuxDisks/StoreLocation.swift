@@ -62,25 +62,48 @@ public final class StoreLocation: Sendable {
     /// Opens the place `text` names: nothing is done for a path; for a label or UUID the one filesystem is mounted
     /// (`nosuid,nodev,noexec`).
     ///
-    /// Throws `usage`, `missing`, `disk.ambiguous`, `store.failed`.
+    /// Throws `usage`, `store.missing`, `disk.ambiguous`, `store.failed`.
     public static func open(
         _ text: String, _ access: Access = .readWrite, in scan: DiskScan = DiskScan(),
         identify: VolumeIdentity.Identifier = VolumeIdentity.byProgram
     ) throws(Fault) -> StoreLocation {
         let name = try Name(text)
-        if case .path(let path) = name { return StoreLocation(path: path, volume: nil, mountPoint: nil) }
+        if case .path(let path) = name {
+            try requirePath(path, scan.files)
+            return StoreLocation(path: path, volume: nil, mountPoint: nil)
+        }
         let volume = try find(name, in: scan, identify)
         return try mount(volume, below: name.pathOnVolume, access)
     }
 
     /// The volume `text` names by label or UUID, without mounting it; `nil` for a path. What must not be mounted, because
-    /// a mount writes to it, is told from this. Throws `usage`, `missing`, `disk.ambiguous`.
+    /// a mount writes to it, is told from this. Throws `usage`, `store.missing`, `disk.ambiguous`.
     public static func locate(
         _ text: String, in scan: DiskScan = DiskScan(), identify: VolumeIdentity.Identifier = VolumeIdentity.byProgram
     ) throws(Fault) -> FoundVolume? {
         let name = try Name(text)
-        if case .path = name { return nil }
+        if case .path(let path) = name {
+            try requirePath(path, scan.files)
+            return nil
+        }
         return try find(name, in: scan, identify)
+    }
+
+    /// Throws `usage` for what looks like a misspelt `label:` or `uuid:`: a word and a colon, with which no path begins that
+    /// exists. A folder of that name would be made in the current one, and the filesystem that was meant stay empty.
+    static func requirePath(_ path: String, _ files: KernelFiles) throws(Fault) {
+        let first = path.utf8.prefix { $0 != UInt8(ascii: "/") }
+        guard let colon = first.firstIndex(of: UInt8(ascii: ":")), colon != first.startIndex,
+            first[..<colon].allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x7A).contains($0 | 0x20) }),
+            files.resolved(String(decoding: first, as: UTF8.self)) == nil
+        else { return }
+        let rest = String(decoding: path.utf8[path.utf8.index(after: colon)...], as: UTF8.self)
+        throw Fault(
+            .usage,
+            what:
+                "\"\(String(decoding: first[...colon], as: UTF8.self))\" names no kind of place: there are label: and uuid:, "
+                + "in small letters, and paths.", place: path,
+            remedy: "Write label:\(rest) for a filesystem with that label, or ./\(path) for a folder of that name.")
     }
 
     /// The one filesystem a name stands for; throws when there is none or more than one.
@@ -103,14 +126,16 @@ public final class StoreLocation: Sendable {
         }
         if matches.isEmpty {
             throw Fault(
-                .missing, what: "No attached filesystem is \(name.volumeText).",
+                .storeMissing, what: "No attached filesystem is \(name.volumeText).",
                 remedy: all.isEmpty
                     ? "No filesystem was found at all: attach the disk that holds the image set."
                     : "Attach its disk, or use one of these:\n" + list(all))
         }
         throw Fault(
             .ambiguousDisk, what: "\(matches.count) attached filesystems are \(name.volumeText).",
-            remedy: "Detach all but one, or name one by uuid::\n" + list(matches))
+            remedy: Set(matches.map(\.identity.uuid)).count == matches.count
+                ? "Detach all but one, or name one by its UUID (uuid:ID/folder):\n" + list(matches)
+                : "Detach all but one: their UUIDs are the same too.\n" + list(matches))
     }
 
     /// How a filesystem is mounted.

@@ -50,6 +50,8 @@ public struct BackupRequest: Sendable {
     public var unitSize: ByteCount?
     /// Size no pack exceeds; `nil` for the default.
     public var packSize: ByteCount?
+    /// The cipher that was asked for by name; a set that exists and has another one is refused.
+    public var cipher: NewEncryption.Cipher?
 
     /// A request for one recovery point of `disks` in `set`.
     public init(disks: [String], set: String) {
@@ -86,11 +88,13 @@ public enum Backup {
         // Before the set's place is mounted: that alone would write to a source it lies on.
         try SetPlace.refuse([request.set] + request.also, on: opened.map(\.selected), in: scan)
         for disk in opened { try SourceGuard(scan: scan).refuseIfInUse(disk.selected) }
+        try NewPlace.require([request.set] + request.also, in: scan, events: events)
         let place = try SetPlace(request.set, also: request.also, .writing, in: scan)
         defer { place.close() }
         // Mounting the set may have changed what lies where.
         let now = SourceGuard(scan: DiskScan())
         for path in place.paths { for disk in opened { try now.refuseIfHolding(path, at: path, disk.selected) } }
+        try SetConstants(parity: request.parity, unitSize: request.unitSize, cipher: request.cipher).require(of: place)
         let marks = opened.compactMap { $0.selected.disk }.map { ReadOnlyMark($0) }
         // Something may have mounted a source while it was looked at. Under the mark nothing new can write to it: from here
         // on what is found is what is imaged.

@@ -28,6 +28,12 @@ public struct CopyRequest: Sendable {
     public var newKeys = KeyRing.none
     /// Whether the target gets a catalogue, for places that cannot list.
     public var catalogue = false
+    /// Parity that was asked for; a target that exists and has another one is refused.
+    public var parity: Int?
+    /// Unit size that was asked for, likewise.
+    public var unitSize: ByteCount?
+    /// The cipher that was asked for by name, likewise.
+    public var cipher: NewEncryption.Cipher?
 
     /// A request to copy all points of `source` into `target`.
     public init(from source: String, to target: String) {
@@ -43,8 +49,10 @@ public enum CopySet {
     public static func run(_ request: CopyRequest, events: @escaping EventHandler) throws(Fault) -> CopyReport {
         let source = try OpenedSet(request.source, also: request.sourceAlso, keys: request.sourceKeys)
         defer { source.close() }
+        try NewPlace.require([request.target] + request.targetAlso, in: DiskScan(), events: events)
         let target = try SetPlace(request.target, also: request.targetAlso, .writing)
         defer { target.close() }
+        try SetConstants(parity: request.parity, unitSize: request.unitSize, cipher: request.cipher).require(of: target)
         if let name = request.options.point {
             try source.requireComplete(source.reader.point(name))
         }
@@ -53,9 +61,17 @@ public enum CopySet {
         options.writing.time = UInt64(max(0, time(nil)))
         defer { target.report(events) }
         do throws(Fault) {
-            let report = try SetCopy.run(
+            var report = try SetCopy.run(
                 from: source.reader, to: target.store, options: options, keys: request.targetKeys,
                 newKeys: request.newKeys, events: events)
+            // Packs that are on another medium are no damage.
+            for index in report.failed.indices where report.failed[index].fault.code == .setDamaged {
+                if let point = try? source.reader.point(report.failed[index].point.id),
+                    let fault = try? source.missingPacks(of: point)
+                {
+                    report.failed[index].fault = fault
+                }
+            }
             if request.catalogue { try Catalogue.write(to: target.store) } else { target.refreshCatalogue(events) }
             return report
         } catch {
@@ -78,6 +94,17 @@ public enum ArchivePoint {
         events: @escaping EventHandler
     ) throws(Fault) -> ArchiveReport {
         try set.requireComplete(point)
+        if case .path(let path) = try StoreLocation.Name(file) {
+            try NewPlace.requireFolder(above: path, in: DiskScan())
+            if DiskScan().isInMemory(path) {
+                events(
+                    .finding(
+                        Finding(
+                            .warning, FaultCode.storeInMemory.rawValue,
+                            what: "This place lies in memory: the archive is lost when the machine is switched off.",
+                            place: file)))
+            }
+        }
         let location = try StoreLocation.open(file, .readWrite, identify: Identify.volume)
         defer { location.release() }
         var options = PointArchive.Options(time: UInt64(max(0, time(nil))))

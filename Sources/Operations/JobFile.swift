@@ -31,8 +31,11 @@ public struct JobFile: Hashable, Sendable {
 
     /// Reads and checks a job file. Throws `job` when it is not one or a key is unknown, `unsupported` for verbs this
     /// version lacks, `target.not-confirmed` for a destructive step that does not pin or confirm its target; each time
-    /// with every problem found, the step and the key named.
-    public init(parsing bytes: [UInt8], name: String) throws(Fault) {
+    /// with every problem found, of whatever kind, the step and the key named. With `understand`, which returns what is wrong
+    /// with a command's words, also what the command line would not take.
+    public init(
+        parsing bytes: [UInt8], name: String, understand: (([String]) -> String?)? = nil
+    ) throws(Fault) {
         func fault(_ code: FaultCode, _ problems: [String]) -> Fault {
             Fault(
                 code, what: problems.joined(separator: " "), place: name,
@@ -47,7 +50,12 @@ public struct JobFile: Hashable, Sendable {
             decoder.allowsJSON5 = true
             root = try decoder.decode(JobValue.self, from: Data(text.utf8))
         } catch {
-            // The decoder's own words may end with a full stop.
+            // The decoder does not tell the place.
+            if let mistake = JSON5Syntax.mistake(in: bytes) {
+                throw fault(
+                    .job, ["It is not JSON5: line \(mistake.line), column \(mistake.column): \(mistake.what)."])
+            }
+            // Its own words may end with a full stop.
             let reason = JobFile.reason(error)
             throw fault(.job, ["It is not JSON5: \(reason)\(reason.hasSuffix(".") ? "" : ".")"])
         }
@@ -79,21 +87,27 @@ public struct JobFile: Hashable, Sendable {
         } else {
             reader.problem("\"steps\" is not a list with at least one step.")
         }
-        if !reader.problems.isEmpty { throw fault(.job, reader.problems) }
-        if !reader.missingVerbs.isEmpty { throw fault(.unsupported, reader.missingVerbs) }
-        if !reader.refusals.isEmpty { throw fault(.notConfirmed, reader.refusals) }
+        // The words of a step that has problems already say nothing new.
+        if let understand {
+            for step in steps where !reader.isFaulty(step.number) {
+                if let problem = JobFile.problem(step, understand) { reader.missingVerbs.append(problem) }
+            }
+        }
+        let all = reader.problems + reader.missingVerbs + reader.refusals
+        guard !all.isEmpty else { return }
+        throw fault(!reader.problems.isEmpty ? .job : !reader.missingVerbs.isEmpty ? .unsupported : .notConfirmed, all)
+    }
+
+    private static func problem(_ step: JobStep, _ understand: ([String]) -> String?) -> String? {
+        guard step.verb != .run, let problem = understand(step.arguments) else { return nil }
+        return "Step \(step.number) (\(step.verb.rawValue)): \(problem)"
     }
 
     /// Has the command line read the words of each step: a key that this version's commands do not take is refused
     /// before the first step. `understand` returns what is wrong with a command's words, `nil` when nothing is.
     /// Throws `unsupported` with every problem.
     public func check(_ understand: ([String]) -> String?) throws(Fault) {
-        var problems: [String] = []
-        for step in steps where step.verb != .run {
-            if let problem = understand(step.arguments) {
-                problems.append("Step \(step.number) (\(step.verb.rawValue)): \(problem)")
-            }
-        }
+        let problems = steps.compactMap { JobFile.problem($0, understand) }
         guard problems.isEmpty else {
             throw Fault(
                 .unsupported, what: problems.joined(separator: " "),
@@ -198,8 +212,8 @@ private struct JobOption {
         case flag
         /// A list, or one, of strings or whole numbers; each gives the option once.
         case list
-        /// An object of sizes by part, or a list of `PART=SIZE`.
-        case sizes
+        /// An option of a later version: known, so that the message can say so.
+        case later
     }
     var key: String
     var kind: Kind
@@ -222,7 +236,7 @@ private struct JobOption {
         JobOption(key: "keyFile", kind: .text), JobOption(key: "cipher", kind: .choice(["aes256", "aes128"])),
         JobOption(key: "protect", kind: .text), JobOption(key: "unitSize", kind: .text),
         JobOption(key: "packSize", kind: .text), JobOption(key: "level", kind: .level),
-        JobOption(key: "onReadError", kind: .choice(["fail", "skip"])), JobOption(key: "rate", kind: .text),
+        JobOption(key: "onReadError", kind: .choice(["fail", "skip"])), JobOption(key: "rate", kind: .later),
         JobOption(key: "noVerify", kind: .flag), JobOption(key: "sectorSize", kind: .text),
         JobOption(key: "readRetries", kind: .text), JobOption(key: "badPlaceTime", kind: .text),
         JobOption(key: "badTime", kind: .text), JobOption(key: "compare", kind: .choice(["full", "metadata"])),
@@ -264,11 +278,10 @@ private struct JobOption {
     ]
     static let restore = [
         JobOption(key: "layout", kind: .choice(["exact", "keep", "proportional", "fill"])),
-        JobOption(key: "size", kind: .sizes), JobOption(key: "drop", kind: .list),
-        JobOption(key: "table", kind: .choice(["auto", "mbr", "gpt"])),
-        JobOption(key: "firmware", kind: .choice(["auto", "bios", "uefi"])),
-        JobOption(key: "ids", kind: .choice(["keep", "new"])), JobOption(key: "noRepair", kind: .flag),
-        JobOption(key: "noAdapt", kind: .flag), JobOption(key: "resume", kind: .flag),
+        JobOption(key: "size", kind: .later), JobOption(key: "drop", kind: .later),
+        JobOption(key: "table", kind: .later), JobOption(key: "firmware", kind: .later),
+        JobOption(key: "ids", kind: .later), JobOption(key: "resume", kind: .later),
+        JobOption(key: "noRepair", kind: .flag), JobOption(key: "noAdapt", kind: .flag),
         JobOption(key: "readBack", kind: .choice(["full", "off"])),
         JobOption(key: "onDamage", kind: .choice(["fail", "skip"])), JobOption(key: "passphraseFile", kind: .text),
         JobOption(key: "keyFile", kind: .text), JobOption(key: "also", kind: .list),
@@ -281,6 +294,11 @@ private struct JobReader {
     var missingVerbs: [String] = []
     var refusals: [String] = []
     private var place = ""
+
+    /// Whether something is wrong with the step `number`.
+    func isFaulty(_ number: Int) -> Bool {
+        (problems + missingVerbs).contains { $0.hasPrefix("Step \(number) ") || $0.hasPrefix("Step \(number):") }
+    }
 
     mutating func problem(_ text: String) { problems.append(place.isEmpty ? text : "\(place): \(text)") }
 
@@ -497,18 +515,7 @@ private struct JobReader {
                 }
             case .list:
                 for text in texts(value, key) ?? [] { words.append("\(option.option)=\(text)") }
-            case .sizes:
-                if case .object(let sizes) = value {
-                    for (part, size) in sizes.sorted(by: { $0.key < $1.key }) {
-                        guard let size = text(size), check(part, key), check(size, key) else {
-                            problem("A size in \"\(key)\" is not a string or whole number.")
-                            continue
-                        }
-                        words.append("\(option.option)=\(part)=\(size)")
-                    }
-                } else {
-                    for text in texts(value, key) ?? [] { words.append("\(option.option)=\(text)") }
-                }
+            case .later: missingVerbs.append("\(place): \"\(key)\" is not in this version.")
             }
         }
         return words

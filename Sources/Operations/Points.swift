@@ -26,7 +26,7 @@ public struct OpenedSet: Sendable {
             reader = try locked ? SetReader(locked: self.place.store) : SetReader(self.place.store, keys: keys)
         } catch {
             self.place.close()
-            throw error
+            throw self.place.worded(error)
         }
     }
 
@@ -40,17 +40,24 @@ public struct OpenedSet: Sendable {
 
     /// The fault for packs of `point` that are not in any place that was named; `nil` when all are.
     public func missingPacks(of point: RecoveryPoint) throws(Fault) -> Fault? {
-        let missing = try point.missingPacks()
+        try place.missing(point.missingPacks(), ofThoseNeededBy: "this point needs")
+    }
+}
+
+extension SetPlace {
+    /// The fault for packs that are not in any place that was named; `nil` when `missing` names none. It comes before any
+    /// word of damage: the rest of a set that lies on several media is whole.
+    public func missing(_ missing: [String], ofThoseNeededBy needing: String) -> Fault? {
         guard let first = missing.first else { return nil }
         let (are, they) = missing.count == 1 ? ("is", "it") : ("are", "they")
         return Fault(
             .setDamaged,
-            what: place.isArchive
-                ? "\(missing.count) of the packs this point needs \(are) missing in the archive, such as \(first)."
-                : "\(missing.count) of the packs this point needs \(are) missing here, such as \(first); \(they) may lie on "
+            what: isArchive
+                ? "\(missing.count) of the packs \(needing) \(are) missing in the archive, such as \(first)."
+                : "\(missing.count) of the packs \(needing) \(are) missing here, such as \(first); \(they) may lie on "
                     + "another medium of the set.",
-            place: place.names.joined(separator: " + "),
-            remedy: place.isArchive
+            place: names.joined(separator: " + "),
+            remedy: isArchive
                 ? "Copy the archive again from where it was made."
                 : "Attach that medium and name it with --also PLACE. If there is none, put the packs back from a copy of "
                     + "the set; `relight verify` says what is lost without them.")
@@ -79,6 +86,7 @@ public enum Restore {
             Planner.Request(
                 set: names.first ?? "", point: point.summary.id, assignments: assignments, layout: request.layout))
         if names.count > 1 { plan.also = Array(names.dropFirst()) }
+        plan.pointLabel = point.summary.label
         plan.findings += losses(point, plan)
         return plan
     }

@@ -6,6 +6,14 @@ public import ImageStore
 
 /// Finds and repairs damage of image sets.
 public enum RepairSet {
+    /// Packs that points need, that are not here and cannot be made again: they may be on another medium of the set.
+    public static func missingPacks(_ report: RepairReport) -> [String] {
+        report.items.filter { item in
+            guard item.size == nil, item.file.hasPrefix("packs/"), case .impossible = item.outcome else { return false }
+            return true
+        }.map(\.file)
+    }
+
     /// What is damaged in the set at `place` (and in the other places `also`) and how it can be repaired; with `apply`,
     /// repairs it. Without `keys`, an encrypted set is repaired as far as that goes without its key: packs that are
     /// missing altogether are not noticed.
@@ -28,6 +36,13 @@ public enum RepairSet {
         }
         let repair = SetRepair(reader)
         let plan = try repair.plan(events: events)
+        if let missing = opened.missing(missingPacks(plan), ofThoseNeededBy: "the points need") {
+            events(
+                .finding(
+                    Finding(
+                        .warning, missing.code.rawValue, what: "\(missing.what) \(missing.remedy)", place: missing.place
+                    )))
+        }
         return apply ? try repair.apply(plan, events: events) : plan
     }
 }

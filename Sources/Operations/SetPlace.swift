@@ -71,6 +71,11 @@ public final class SetPlace: Sendable {
     /// The store at one path.
     private static func store(_ path: String, _ name: String, _ access: Access) throws(Fault) -> any ObjectStore {
         let folder = FolderStore(path: path)
+        if let what = notAPlace(path) {
+            throw Fault(
+                .notASet, what: what, place: name,
+                remedy: "Name the folder of a set, label:NAME/folder, or an archive made by `relight archive`.")
+        }
         if let isSplit = archiveKind(path) {
             do throws(Fault) {
                 let archive = try ArchiveStore(path)
@@ -81,7 +86,7 @@ public final class SetPlace: Sendable {
                 guard error.code == .wrongKind, !isSplit else { throw error }
                 guard access == .reading else { return folder }
                 throw Fault(
-                    .notASet, what: "This file is not an archive of an image set. \(error.what)", place: name,
+                    .notASet, what: "This file is not an archive of an image set.", place: name,
                     remedy: "Name the folder of a set, or an archive made by `relight archive`.")
             }
         }
@@ -102,6 +107,24 @@ public final class SetPlace: Sendable {
         return nil
     }
 
+    /// A sentence for what can hold no set: a disk, and a file that begins as an empty image does. A tar file that begins with
+    /// zeros is an empty one, which no archive of a set is. `nil` for everything else.
+    private static func notAPlace(_ path: String) -> String? {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0 else { return nil }
+        if status.st_mode & S_IFMT == S_IFBLK { return "This is a disk, not the folder of an image set." }
+        guard status.st_mode & S_IFMT == S_IFREG, !path.hasSuffix(".001") else { return nil }
+        let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else { return nil }
+        defer { Glibc.close(descriptor) }
+        var head = [UInt8](repeating: 0, count: 512)
+        let got = unsafe head.withUnsafeMutableBytes { unsafe read(descriptor, $0.baseAddress, $0.count) }
+        guard got >= 0, head.prefix(got).allSatisfy({ $0 == 0 }) else { return nil }
+        return status.st_size == 0
+            ? "This is an empty file, not an image set."
+            : "This is a file that begins with zeros, such as an image of a disk, not an image set."
+    }
+
     private static func finished(_ name: String) -> Fault {
         Fault(
             .unsupported, what: "An archive is finished: nothing can be added to it or changed in it.", place: name,
@@ -112,11 +135,22 @@ public final class SetPlace: Sendable {
 
     /// `fault`, with what helps where a set may go on elsewhere.
     func explained(_ fault: Fault) -> Fault {
+        var fault = worded(fault)
         guard fault.code == .storeFull, fault.remedy != SpanStore.makeRoom else { return fault }
-        var fault = fault
         fault.remedy =
             "Finished recovery points are not harmed. Run the same command again with "
             + "\(names.count > 1 ? "one more " : "")--also OTHER/PLACE to go on there, using what was stored; or make room."
+        return fault
+    }
+
+    /// `fault` with the places as the user named them: where a filesystem was mounted for the job nobody else finds it.
+    public func worded(_ fault: Fault) -> Fault {
+        var fault = fault
+        for (location, name) in zip(locations, names) where location.volume != nil {
+            fault.what = fault.what.replacing(location.path, with: name)
+            fault.place = fault.place.replacing(location.path, with: name)
+            fault.remedy = fault.remedy.replacing(location.path, with: name)
+        }
         return fault
     }
 

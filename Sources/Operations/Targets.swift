@@ -52,7 +52,17 @@ struct TargetAssessor {
     }
 
     func assess(_ name: String, growing: Bool) throws(Fault) -> Planner.Target {
-        let selected = try DiskSelector.resolve(name, in: scan, identify: Identify.volume)
+        let selected: SelectedDisk
+        do throws(Fault) {
+            selected = try DiskSelector.resolve(name, in: scan, identify: Identify.volume)
+        } catch {
+            var fault = error
+            if fault.code == .missing, case .path(let path)? = try? DiskSelector(name), !path.hasPrefix("/dev/") {
+                fault.remedy =
+                    "To restore into an image file, make it first: `truncate -s SIZE \(path)`. \(fault.remedy)"
+            }
+            throw fault
+        }
         guard selected.isWholeDisk else {
             throw Fault(
                 .unsupported, what: "It is a part of a disk; this version restores whole disks.", place: selected.path,

@@ -85,16 +85,19 @@ extension RestorePlan {
     /// whether what is written will be read back.
     public func lines(columns: Int = 76, comparing: Bool = true) -> [String] {
         var lines: [String] = []
+        if let pointLabel { lines.append("Recovery point \(pointLabel.text(point))") }
         for disk in disks {
-            if !lines.isEmpty { lines.append("") }
+            if disk != disks.first { lines.append("") }
             lines += disk.lines(columns: columns)
         }
         for finding in findings { lines.append("\(finding.severity.rawValue): \(finding)") }
         lines.append(
             "\(bytesToWrite) of data will be written"
-                + (comparing ? ", read back and compared." : ". Nothing will be read back (--read-back off).")
-                + " Until the end each target is left without a partition table (or without its first MiB), so that a "
-                + "restore that was cut off cannot be taken for a finished one.")
+                + (comparing ? ", read back and compared." : ". Nothing will be read back (--read-back off)."))
+        lines += [
+            "Until the end each target is left without a partition table (or its first",
+            "MiB), so that a restore that was cut off cannot be taken for a finished one.",
+        ]
         return lines
     }
 }
@@ -117,30 +120,41 @@ extension DiskPlan {
         var table = TextTable([
             "part", "content", "label", "start", "size before", "size after", "data", "what happens",
         ])
+        var rows: [(number: Int, cells: [String])] = []
         for volume in volumes {
-            table.add([
-                volume.number == 0 ? "disk" : "\(volume.number)", volume.kind.rawValue, volume.label ?? "-",
-                "\(volume.target.start)", "\(volume.source.length)", "\(volume.target.length)", "\(volume.used)",
-                volume.reason + (volume.grows ? ", grown" : ""),
-            ])
+            rows.append(
+                (
+                    volume.number,
+                    [
+                        volume.number == 0 ? "disk" : "\(volume.number)", volume.kind.rawValue, volume.label ?? "-",
+                        "\(volume.target.start)", "\(volume.source.length)", "\(volume.target.length)",
+                        "\(volume.used)", volume.reason + (volume.grows ? ", grown" : ""),
+                    ]
+                ))
         }
         if let made = self.table {
             let filled = Set(volumes.map(\.number))
             for partition in made.volumes where !filled.contains(partition.number) {
                 guard let extent = partition.extent(made.sectorSize) else { continue }
-                table.add([
-                    "\(partition.number)", "-", partition.name.isEmpty ? "-" : partition.name, "\(extent.start)", "-",
-                    "\(extent.length)", "-", "made, but stays empty: the image does not hold it",
-                ])
+                rows.append(
+                    (
+                        partition.number,
+                        [
+                            "\(partition.number)", "-", partition.name.isEmpty ? "-" : partition.name,
+                            "\(extent.start)", "-", "\(extent.length)", "-",
+                            "made, but stays empty: the image does not hold it",
+                        ]
+                    ))
             }
         }
+        for row in rows.sorted(by: { $0.number < $1.number }) { table.add(row.cells) }
         if free >= .mebibytes(1) { table.add(["-", "free", "-", "-", "-", "\(free)", "-", "not used by this layout"]) }
         lines += table.lines
         lines.append("")
         lines.append(
             overwrites.isEmpty
                 ? "\(target.path) holds nothing that is recognised; whatever it holds will be lost."
-                : "LOST on \(target.path): \(overwrites.joined(separator: "; "))")
+                : "What is on \(target.path) now will be lost: \(overwrites.joined(separator: "; "))")
         return lines
     }
 }

@@ -114,6 +114,8 @@ public struct RestorePlan: Hashable, Sendable, Codable {
     public var also: [String]?
     /// The recovery point's full id.
     public var point: String
+    /// What tells it from other points; `nil` in plans that do not say.
+    public var pointLabel: PointLabel?
     /// The targets.
     public var disks: [DiskPlan]
     /// What to know before saying yes.

@@ -10,15 +10,24 @@ import LinuxDisks
 import MachineModel
 import RestorePlanning
 import Threads
+import Tools
 
 /// What follows once the data are restored and compared. Nothing here takes that away: what does not succeed is a loss
 /// that is listed.
 extension Restorer {
     /// Grows the volume's filesystem where the plan says so, and has its own checker look. Throws only `interrupted`.
     func growAndCheck(_ volume: VolumePlan, _ plan: DiskPlan, _ report: inout VolumeReport) throws(Fault) {
-        guard let tool = FilesystemTools.tool(for: volume.kind) else { return }
         let path = plan.target.path
         let place = volume.number == 0 ? path : "\(path):\(volume.number)"
+        guard let tool = FilesystemTools.tool(for: volume.kind) else {
+            // What is not recognised has nothing to check; swap has no content that matters.
+            guard ![.unknown, .empty, .swap].contains(volume.kind) else { return }
+            return notChecked(place, "There is no checker for \(volume.kind.rawValue) here.", &report)
+        }
+        if tool.checker.path == nil, !volume.grows {
+            return notChecked(
+                place, "Its checker \(tool.checker.name) (package \(tool.checker.package)) is not installed.", &report)
+        }
         do throws(Fault) {
             if volume.number == 0, DiskScan().devices.contains(where: { $0.path == path }) {
                 try growAndCheck(volume, tool, path, place, &report)
@@ -29,6 +38,9 @@ extension Restorer {
                 try growAndCheck(volume, tool, loop.path, place, &report)
             } else if volume.grows {
                 notGrown(place, "That needs a loop device over its part of \(path), which only root can attach.")
+            } else {
+                notChecked(
+                    place, "That needs a loop device over its part of \(path), which only root can attach.", &report)
             }
         } catch {
             if error.code == .interrupted {
@@ -39,15 +51,19 @@ extension Restorer {
             if volume.grows, !report.grown {
                 notGrown(place, "\(error.what) \(error.remedy)")
             } else {
-                events(
-                    .finding(
-                        Finding(
-                            .loss, "filesystem.not-checked",
-                            what:
-                                "The data are restored and compared, but the filesystem was not checked: \(error.what) "
-                                + error.remedy, place: place)))
+                notChecked(place, "\(error.what) \(error.remedy)", &report)
             }
         }
+    }
+
+    /// Says that nobody looked at the filesystem. Nothing is lost by that: the data are what was imaged.
+    private func notChecked(_ place: String, _ why: String, _ report: inout VolumeReport) {
+        report.check = "not checked"
+        events(
+            .finding(
+                Finding(
+                    .notice, "filesystem.not-checked",
+                    what: "The data are restored, but the filesystem was not checked. \(why)", place: place)))
     }
 
     /// The node of the volume's partition, once the kernel shows it where the plan has it; `nil` for an image file, and

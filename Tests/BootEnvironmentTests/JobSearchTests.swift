@@ -170,7 +170,7 @@ private final class Machine {
     private func whatIsNotThereYetIsNamed(job: String, absent: String) throws {
         let machine = try Machine()
         let fault = JobRunner.absent(try Machine.job(job), machine.scan, machine.identify)
-        #expect(fault?.code == .missing)
+        #expect(fault?.code == (absent == "label:STORE" ? .storeMissing : .missing))
         #expect(fault?.what.contains(absent) == true)
     }
 
@@ -186,6 +186,7 @@ private final class Machine {
         let patience = JobRunner.Patience(deadline: 60)
         let missing = Fault(.missing, what: "x", remedy: "y")
         #expect(patience.looksAgain(after: missing, now: 59))
+        #expect(patience.looksAgain(after: Fault(.storeMissing, what: "x", remedy: "y"), now: 59))
         #expect(!patience.looksAgain(after: missing, now: 60))
         #expect(!patience.looksAgain(after: Fault(.ambiguousJob, what: "x", remedy: "y"), now: 1))
     }

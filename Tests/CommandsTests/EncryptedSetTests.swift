@@ -80,6 +80,42 @@ struct EncryptedSetTests {
             saying: ["key slots"])
     }
 
+    @Test func oneDamagedSlotOfTwoIsNamedAndCanBeTakenAway() throws {
+        #expect(try backup().status == 0)
+        let (pass, key) = (scratch.path + "/pass", scratch.path + "/key")
+        let slot = try scratch.sh("ls set/keys").prefix(32)
+        #expect(try Program.run("key", "add", set, "--passphrase-file", pass, "--new-key-file", key).status == 0)
+        try scratch.sh(
+            "for f in $(find set -name \"$1.key\"); do printf x | dd of=$f bs=1 seek=120 conv=notrunc status=none; done",
+            [String(slot)])
+        try Program.mustFail(
+            ["points", set, "--passphrase-file", pass], status: 6, code: "key.wrong",
+            saying: ["1 of the set's 2 key slots is damaged", "opens the set no more"])
+        let verify = try Program.run("verify", set, "--key-file", key)
+        #expect(verify.status == 5 && verify.out.contains("key slot is damaged in both copies"), "\(verify.out)")
+        #expect(!verify.out.contains("second copies are sound"))
+        let list = try Program.run("key", "list", set, "--key-file", key)
+        #expect(list.out.contains("\(slot.prefix(10))  DAMAGED"), "\(list.out)")
+        let removed = try Program.run("key", "remove", set, String(slot.prefix(8)), "--key-file", key)
+        #expect(removed.status == 0, "\(removed.err)")
+        #expect(try Program.run("verify", set, "--key-file", key).status == 0)
+    }
+
+    @Test func aChangeOfKeysSaysWhatItDoesNotReach() throws {
+        #expect(try backup().status == 0)
+        let (pass, other) = (scratch.path + "/pass", scratch.path + "/other")
+        let added = try Program.run(
+            "key", "add", set, "--passphrase-file", pass, "--new-passphrase-file", other, "--label", "door")
+        #expect(added.status == 0 && !added.err.contains("old slot"), "\(added.err)")
+        let changed = try Program.run(
+            "key", "change", set, "--passphrase-file", other, "--new-key-file", scratch.path + "/key")
+        #expect(changed.status == 0 && changed.err.contains("old slot still opens copies"), "\(changed.err)")
+        let list = try Program.run("key", "list", set, "--passphrase-file", pass)
+        #expect(list.out.contains("  door"), "the slot keeps its label: \(list.out)")
+        let wrong = try Program.run("points", set, "--passphrase-file", other)
+        #expect(wrong.status == 6 && !wrong.err.contains("Caps Lock"), "nobody typed it: \(wrong.err)")
+    }
+
     @Test func keysAreAddedChangedAndRemoved() throws {
         #expect(try backup().status == 0)
         let (pass, other, key) = (scratch.path + "/pass", scratch.path + "/other", scratch.path + "/key")

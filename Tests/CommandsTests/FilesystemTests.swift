@@ -22,7 +22,10 @@ struct FilesystemTests {
         return String(try #require(run.out.split(separator: "\n").first { $0.contains(" \(kind) ") }))
     }
 
-    private func backUpAndRestore(_ image: String, _ scratch: Scratch, size: String) throws -> String {
+    /// `checker` is what the restore must have had look at the filesystem, where that is possible.
+    private func backUpAndRestore(
+        _ image: String, _ scratch: Scratch, size: String, checker: String
+    ) throws -> String {
         let before = try sha256(image)
         let backup = try Program.run("backup", image, "--to", "\(scratch.path)/set")
         try #require(backup.status == 0, "\(backup.err)")
@@ -33,6 +36,7 @@ struct FilesystemTests {
         try scratch.sh("head -c $(stat -c %s target.img) /dev/zero | tr '\\0' '\\245' > garbage; mv garbage target.img")
         let restore = try Program.run("restore", "\(scratch.path)/set", "--to", target, "--yes")
         #expect(restore.status == 0, "\(restore.err)")
+        if Samples.areLoopsAvailable { #expect(restore.out.contains("\(checker): clean"), "\(restore.out)") }
         return target
     }
 
@@ -156,7 +160,7 @@ struct FilesystemTests {
         let row = try shown(image, "ntfs")
         #expect(row.contains("Windows") && row.contains("clean") && row.contains("80 MiB"), "\(row)")
         #expect(!row.contains("whole"), "\(row)")
-        _ = try backUpAndRestore(image, scratch, size: "96M")
+        _ = try backUpAndRestore(image, scratch, size: "96M", checker: "ntfsfix -n")
         try scratch.sh(
             """
             dd if=target.img of=t bs=1M skip=1 count=80 status=none
@@ -192,7 +196,7 @@ struct FilesystemTests {
         let image = "\(scratch.path)/d.img"
         let row = try shown(image, "xfs")
         #expect(row.contains("data") && row.contains("clean") && !row.contains("whole"), "\(row)")
-        _ = try backUpAndRestore(image, scratch, size: "320M")
+        _ = try backUpAndRestore(image, scratch, size: "320M", checker: "xfs_repair -n")
         try scratch.sh(
             """
             xfs_repair -n -f target.img >&2

@@ -54,6 +54,16 @@ struct PlacesTests {
             #expect(verified.status == 5 && verified.out.contains("--also PLACE"), "\(verified.out)")
         }
         #expect(try sha256(target) == before)
+        // Nothing is called damaged or lost for good that is only elsewhere.
+        for verb in ["verify", "repair"] {
+            let run = try Program.run(verb, first)
+            #expect(run.status == 5, "\(run.out)")
+            #expect(run.err.contains("may lie on another medium of the set"), "\(verb): \(run.err)")
+            #expect(run.out.contains("MISSING packs/") && !run.out.contains("another copy"), "\(verb): \(run.out)")
+            #expect(!run.out.contains("DAMAGED packs/") && !run.out.contains("LOST packs/"), "\(verb): \(run.out)")
+        }
+        let copied = try Program.run("copy", first, scratch.path + "/copied")
+        #expect(copied.status == 5 && copied.err.contains("another medium"), "\(copied.err)")
         let plan = scratch.path + "/plan.json"
         #expect(try Program.run("plan", first, "--also", second, "--to", target, "-o", plan).status == 0)
         let restored = try Program.run("restore", "--plan", plan, "--yes")

@@ -122,7 +122,9 @@ struct SetState: Sendable {
         let run = try Program.run(["verify", path] + keyOptions(in: folder), in: folder)
         if isNew, run.status != 0, run.standardError.contains("There is no image set") { return }
         if copiesMayBeMissing, run.status == 5, run.standardOutput.contains("no recovery point lost anything") {
-            let damages = run.standardOutput.split(separator: "\n").filter { $0.hasPrefix("DAMAGED") }
+            let damages = run.standardOutput.split(separator: "\n").filter {
+                $0.hasPrefix("DAMAGED") || $0.hasPrefix("MISSING")
+            }
             let areCopies = damages.allSatisfy {
                 ($0.hasPrefix("DAMAGED copies/") || $0.hasPrefix("DAMAGED set.b")) && $0.contains("missing")
             }

@@ -110,8 +110,36 @@ import Tools
         let fault = try #require(throws: Fault.self) {
             try StoreLocation.open("label:BACKUPS/x", in: system.scan, identify: identify)
         }
-        #expect(fault.code == .missing)
+        #expect(fault.code == .storeMissing)
+        #expect(fault.code.exit == .store)
         #expect(fault.remedy.contains("ESP"))
+    }
+
+    @Test(arguments: ["LABEL:A/x", "lable:A", "Uuid:1/x", "c:"])
+    func aWordAndAColonAreNoPath(text: String) throws {
+        let system = try FakeSystem()
+        let fault = try #require(throws: Fault.self) {
+            try StoreLocation.open(text, in: system.scan, identify: { _ in nil })
+        }
+        #expect(fault.code == .usage && fault.remedy.contains("./\(text)"))
+    }
+
+    @Test(arguments: ["./a:b", "/a:b", "a/b:c", "a b:c", ":a", "ä:b"])
+    func otherColonsAreParts(path: String) throws {
+        let system = try FakeSystem()
+        #expect(try StoreLocation.open(path, in: system.scan, identify: { _ in nil }).path == path)
+    }
+
+    @Test func whatLiesInMemoryIsKnown() throws {
+        let system = try FakeSystem.typical()
+        try system.mounts([
+            "1 1 0:1 / / rw - rootfs rootfs rw", "22 1 8:2 / /mnt/usb rw - ext4 /dev/sda2 rw",
+            "23 22 0:40 / /mnt/usb/ram rw - tmpfs none rw",
+            "24 1 0:41 / /over rw - overlay overlay rw,lowerdir=/a,upperdir=/mnt/usb/up,workdir=/w",
+        ])
+        for folder in ["mnt/usb/ram", "mnt/usb/up", "over", "home"] { try system.write("\(folder)/x", "") }
+        for path in ["/home/sets", "/mnt", "/mnt/usb/ram/set"] { #expect(system.scan.isInMemory(path), "\(path)") }
+        for path in ["/mnt/usb/set", "/over/set"] { #expect(!system.scan.isInMemory(path), "\(path)") }
     }
 
     @Test func aLabelSeenTwiceIsRefused() throws {

@@ -44,10 +44,10 @@ import Testing
 
     @Test(arguments: [
         (
-            "{backup: {disks: '/dev/sda', to: '/s', volume: [1, '2'], level: 19, onReadError: 'skip', rate: '50M', noVerify: true, passphraseFile: '/run/p'}}",
+            "{backup: {disks: '/dev/sda', to: '/s', volume: [1, '2'], level: 19, onReadError: 'skip', noVerify: true, passphraseFile: '/run/p'}}",
             [
                 "backup", "--to=/s", "--level=19", "--no-verify", "--on-read-error=skip", "--passphrase-file=/run/p",
-                "--rate=50M", "--volume=1", "--volume=2", "--", "/dev/sda",
+                "--volume=1", "--volume=2", "--", "/dev/sda",
             ]
         ),
         (
@@ -56,11 +56,9 @@ import Testing
         ),
         ("{verify: {from: '/s@ab12'}}", ["verify", "--", "/s@ab12"]),
         (
-            "{restore: {from: '/s@latest', to: [{disk: 'wwn:0x5', source: 'sda'}, 'size:1000=sdb'], size: {'2': '10G', 'vg/root': 5}, drop: [3], table: 'gpt', firmware: 'uefi', ids: 'new', noRepair: true, noAdapt: true, resume: true, confirm: true}}",
+            "{restore: {from: '/s@latest', to: [{disk: 'wwn:0x5', source: 'sda'}, 'size:1000=sdb'], noRepair: true, noAdapt: true, confirm: true}}",
             [
-                "restore", "--to=wwn:0x5=sda", "--to=size:1000=sdb", "--drop=3", "--firmware=uefi", "--ids=new",
-                "--no-adapt", "--no-repair", "--resume", "--size=2=10G", "--size=vg/root=5", "--table=gpt", "--yes",
-                "--",
+                "restore", "--to=wwn:0x5=sda", "--to=size:1000=sdb", "--no-adapt", "--no-repair", "--yes", "--",
                 "/s@latest",
             ]
         ),
@@ -118,6 +116,63 @@ import Testing
         let fault = try Self.fault("{'\(verb)': {disks: ['serial:A']}}")
         #expect(fault.code == .unsupported)
         #expect(fault.what.contains("\"\(verb)\" is not in this version"))
+    }
+
+    @Test(arguments: [
+        "size: {'2': '10G'}", "drop: [3]", "table: 'gpt'", "firmware: 'uefi'", "ids: 'new'", "resume: true",
+    ])
+    func laterKeysSaySo(key: String) throws {
+        let fault = try Self.fault("{restore: {from: '/s', to: ['serial:A'], \(key), confirm: true}}")
+        #expect(fault.code == .unsupported)
+        #expect(fault.what.contains("is not in this version") && !fault.what.contains("Did you mean"), "\(fault.what)")
+    }
+
+    @Test func allReasonsAreSaidAtOnce() throws {
+        let text = """
+            {relight: 1, steps: [{backup: {disks: ['a'], to: '/s', nmae: 'x'}}, {clone: {}},
+             {restore: {from: '/s', to: ['/dev/sda']}}, {verify: {set: '/s', seed: 'x'}}]}
+            """
+        let fault = try #require(throws: Fault.self) {
+            try JobFile(parsing: Array(text.utf8), name: "x") { $0.first == "verify" ? "The seed is odd." : nil }
+        }
+        #expect(fault.code == .job)
+        for part in ["\"nmae\"", "\"clone\"", "not pinned", "confirm: true", "Step 4 (verify): The seed is odd."] {
+            #expect(fault.what.contains(part), "\(fault.what)")
+        }
+    }
+
+    @Test(arguments: [
+        ("{relight: 1,\n steps: [\n  {run: 'a'}\n  {run: 'b'}]}", 4, 3, "a comma or ]"),
+        ("{relight: 1, steps: [", 1, 22, "the file ends"), ("{relight: 1, steps: [{run: 'a]}", 1, 28, "closing quote"),
+        ("{relight 1}", 1, 10, "a colon"), ("/* x", 1, 1, "no end"), ("{a: b}", 1, 5, "is no value"),
+        ("{ä: 'ö', }\n x", 2, 2, "the end of the file"), ("{,}", 1, 2, "the name of a key"),
+    ])
+    func aMistakeHasItsPlace(text: String, line: Int, column: Int, word: String) throws {
+        let mistake = try #require(JSON5Syntax.mistake(in: Array(text.utf8)))
+        #expect(mistake.line == line && mistake.column == column && mistake.what.contains(word), "\(mistake)")
+        let fault = try #require(throws: Fault.self) { try Self.job(text) }
+        #expect(fault.what.contains("line \(line), column \(column)"), "\(fault.what)")
+    }
+
+    @Test(arguments: [
+        "{a: +.5, 'b': 0xFf, \"c\": [-Infinity, NaN, 1e-5, 5., null, true,], /* x */ d: 'a\\\nb', // y\n}", "5",
+        "[[],{}]",
+        "{$_ä1: 'it\\'s'}",
+    ])
+    func whatIsJSON5HasNone(text: String) { #expect(JSON5Syntax.mistake(in: Array(text.utf8)) == nil) }
+
+    @Test func mutatedTextsEndTheSearchForMistakes() {
+        var numbers = Seeded(11)
+        let sound = Array(Self.example.utf8)
+        for _ in 0..<5000 {
+            var bytes = sound
+            for _ in 0..<Int.random(in: 1...4, using: &numbers) {
+                bytes[Int.random(in: bytes.indices, using: &numbers)] = UInt8.random(in: 0...255, using: &numbers)
+            }
+            bytes.removeLast(Int.random(in: 0..<bytes.count, using: &numbers))
+            if let mistake = JSON5Syntax.mistake(in: bytes) { #expect(mistake.line > 0 && mistake.column > 0) }
+        }
+        #expect(JSON5Syntax.mistake(in: Array(repeating: UInt8(ascii: "["), count: 100_000)) != nil)
     }
 
     @Test func forgettingAndPruningAreSteps() throws {

@@ -108,6 +108,8 @@ public enum SetSecret: Sendable {
 
 /// Where the secret of an encrypted set comes from when it is needed.
 public struct KeyRing: Sendable {
+    /// Whether somebody types what ``ask`` gives.
+    public var isTyped = true
     /// Called with the set's name and the number of the attempt, from 1; `nil` when there is none (any more).
     public var ask: @Sendable (_ set: String, _ attempt: Int) throws(Fault) -> SetSecret?
 
@@ -120,5 +122,8 @@ public struct KeyRing: Sendable {
     public static let none = KeyRing { (_, _) throws(Fault) in nil }
 
     /// One secret.
-    public init(_ secret: SetSecret) { ask = { (_, attempt) throws(Fault) in attempt == 1 ? secret : nil } }
+    public init(_ secret: SetSecret) {
+        isTyped = false
+        ask = { (_, attempt) throws(Fault) in attempt == 1 ? secret : nil }
+    }
 }

@@ -14,12 +14,28 @@ public struct KeySlotSummary: Hashable, Sendable, Encodable {
     }
     /// 32 hexadecimal digits.
     public var id: String
-    /// What opens it.
-    public var kind: Kind
+    /// What opens it; `nil` when both its copies are damaged, and nothing does.
+    public var kind: Kind?
+    /// Whether both its copies are damaged.
+    public var damaged: Bool { kind == nil }
     /// What people call it.
     public var label: String
     /// Seconds since 1970 when it was made, by the clock of the machine that made it.
     public var created: UInt64
+}
+
+extension KeySlotSummary {
+    private enum CodingKeys: String, CodingKey { case id, kind, damaged, label, created }
+
+    /// With `damaged`.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(id, forKey: .id)
+        try container.encodeIfPresent(kind, forKey: .kind)
+        try container.encode(damaged, forKey: .damaged)
+        try container.encode(label, forKey: .label)
+        try container.encode(created, forKey: .created)
+    }
 }
 
 /// The key slots of a set and what is wrong with them.
@@ -29,6 +45,8 @@ struct KeySlots {
     static let most = 256
     /// How many there are, damaged ones and those of others included.
     var count = 0
+    /// Slots of which no copy is sound, while one is damaged: nobody knows what opened them.
+    var lost: [ObjectID] = []
     /// Copies that are missing or damaged, by name, with the reason.
     var damaged: [(name: String, what: String)] = []
     /// Names of first or second copies that are not there.
@@ -70,6 +88,8 @@ struct KeySlots {
                 // Left by a run that ended before its set had a header; another one was made here since.
                 missing.removeAll { ObjectName.id($0, suffix: ".key") == id }
                 continue
+            } else {
+                lost.append(id)
             }
             damaged += foreign
         }
@@ -115,7 +135,8 @@ struct KeySlots {
                 .setDamaged,
                 what: damaged.isEmpty
                     ? "The set is encrypted, and all its key slots are missing."
-                    : "The set is encrypted, and all its key slots are damaged: \(damaged[0].what)",
+                    : "The set is encrypted, and all its key slots are damaged: "
+                        + "\(damaged[0].what)\(damaged[0].what.hasSuffix(".") ? "" : ".")",
                 place: name,
                 remedy:
                     "Put the folder \(ObjectName.keys) back from another copy of the set: without a key slot nobody can "
@@ -137,25 +158,50 @@ struct KeySlots {
             }
             let kinds = Set(slots.map(\.kind))
             let given: KeySlot.Kind = if case .passphrase = secret { .passphrase } else { .keyFile }
-            wrong = Fault(
-                .wrongKey,
-                what: !kinds.contains(given)
-                    ? "The set is opened by a \(given == .keyFile ? "passphrase" : "key file"), not by a "
-                        + "\(given == .keyFile ? "key file" : "passphrase")."
-                    : "The \(given == .keyFile ? "key file" : "passphrase") opens none of the set's \(slots.count) key "
-                        + "\(slots.count == 1 ? "slot" : "slots")."
-                        + (damaged.isEmpty
-                            ? "" : " \(damaged.count) more are damaged, and might have been opened by it."),
-                place: name,
-                remedy: given == .keyFile
-                    ? "Give the file the set was made with."
-                    : "Check the keyboard layout and Caps Lock, then try again. Nothing was changed.")
+            wrong = refusal(of: given, kinds, isTyped: ring.isTyped, name)
             attempt += 1
         }
         throw wrong
             ?? Fault(
                 .keyNeeded, what: "The set is encrypted, and no passphrase or key file was given.", place: name,
                 remedy: "Add --passphrase-file FILE or --key-file FILE, or run relight at a terminal, where it asks.")
+    }
+}
+
+extension KeySlots {
+    /// Why a passphrase or key file that was given opens nothing. A damaged slot is named first: it may be the one.
+    private func refusal(of given: KeySlot.Kind, _ kinds: Set<KeySlot.Kind>, isTyped: Bool, _ name: String) -> Fault {
+        let word = given == .keyFile ? "key file" : "passphrase"
+        let other = given == .keyFile ? "passphrase" : "key file"
+        let all = slots.count + lost.count
+        var what =
+            lost.isEmpty
+            ? "" : "\(lost.count) of the set's \(all) key slots \(lost.count == 1 ? "is" : "are") damaged. "
+        if !kinds.contains(given) {
+            what +=
+                lost.isEmpty
+                ? "The set is opened by a \(other), not by a \(word)."
+                : "If that was the slot of this \(word), it opens the set no more; what is left is opened by a \(other)."
+        } else {
+            what +=
+                slots.count == 1 && lost.isEmpty
+                ? "The \(word) does not open the set's key slot."
+                : lost.isEmpty
+                    ? "The \(word) opens none of the set's \(slots.count) key slots."
+                    : "The \(word) opens none of the others; if its slot is the damaged one, it opens the set no more."
+        }
+        let again =
+            given == .keyFile
+            ? "Give the file the set was made with."
+            : isTyped
+                ? "Check the keyboard layout and Caps Lock, then try again. Nothing was changed."
+                : "Check that the file's first line is the passphrase of this set. Nothing was changed."
+        return Fault(
+            .wrongKey, what: what, place: name,
+            remedy: lost.isEmpty
+                ? again
+                : "\(again) A damaged slot comes back from another copy of the set (folders \(ObjectName.keys) and "
+                    + "\(ObjectName.copy(of: ObjectName.keys))).")
     }
 }
 
@@ -201,13 +247,15 @@ public struct SetKeyring: Sendable {
         openedBy = opened.slot.text
     }
 
-    /// The slots, oldest first.
+    /// The slots, oldest first; those that are damaged come last.
     public func slots() throws(Fault) -> [KeySlotSummary] {
-        try KeySlots(store, set).slots.map { slot in
+        let found = try KeySlots(store, set)
+        return found.slots.map { slot in
             KeySlotSummary(
                 id: slot.id.text, kind: slot.kind == .passphrase ? .passphrase : .keyFile, label: slot.label,
                 created: slot.created)
         }.sorted { ($0.created, $0.id) < ($1.created, $1.id) }
+            + found.lost.map { KeySlotSummary(id: $0.text, kind: nil, label: "", created: 0) }
     }
 
     /// Adds a slot. It opens the set as soon as this returns. Returns its id.
@@ -231,7 +279,7 @@ public struct SetKeyring: Sendable {
         return slot.id.text
     }
 
-    /// Removes the slot whose id begins with `prefix`; never the last one. Throws `missing`, `usage`.
+    /// Removes the slot whose id begins with `prefix`; never the last sound one. Throws `missing`, `usage`.
     /// Its bytes may remain on the medium until they are overwritten: a passphrase that became known needs a new set.
     /// Returns the slot's whole id.
     @discardableResult
@@ -245,9 +293,10 @@ public struct SetKeyring: Sendable {
                     + "\"\(prefix)\".",
                 place: store.name, remedy: "`relight key list` shows them.")
         }
-        guard slots.count > 1 else {
+        guard matches[0].damaged || slots.count(where: { !$0.damaged }) > 1 else {
             throw Fault(
-                .usage, what: "This is the only key slot: without it nobody could open the set.", place: store.name,
+                .usage, what: "This is the only key slot that is sound: without it nobody could open the set.",
+                place: store.name,
                 remedy: "Add another one first: `relight key add`.")
         }
         let removed = try KeySlots(store, set).slots.first { $0.id == id }

@@ -3,7 +3,7 @@
 
 import BinaryFields
 public import Findings
-import Geometry
+public import Geometry
 
 /// Reads an image set. Never writes to it.
 public final class SetReader: Sendable {
@@ -50,6 +50,19 @@ public final class SetReader: Sendable {
     public var setID: String { self.set.id.text }
     /// Whether the set is encrypted.
     public var isEncrypted: Bool { self.set.isEncrypted }
+    /// Parity in its packs, percent; 0 for none.
+    public var parity: Int { Int(self.set.parity) }
+    /// Bytes in a unit.
+    public var unitSize: ByteCount { ByteCount(UInt64(self.set.unitSize)) }
+    /// How it is encrypted; `nil` when it is not.
+    public var cipher: NewEncryption.Cipher? {
+        self.set.isEncrypted ? (self.set.cipher == StoredID.aes128 ? .aes128 : .aes256) : nil
+    }
+    /// The packs there are, second copies left out: their number and bytes.
+    public func packs() throws(Fault) -> (count: Int, size: ByteCount) {
+        let packs = try store.list(ObjectName.packs).filter { ObjectName.id($0.name, suffix: ".pack") != nil }
+        return (packs.count, packs.reduce(.zero) { $0.adding($1.size) ?? $0 })
+    }
     /// Whether what the set holds can be read: it is not encrypted, or was opened with its key.
     public var isOpen: Bool { !self.set.isEncrypted || keys != nil }
 
@@ -82,7 +95,7 @@ public final class SetReader: Sendable {
         return listing
     }
 
-    /// Opens a point by a prefix of its id, or by `latest`. Throws `set.no-such-point` with those there are.
+    /// Opens a point by a prefix of its id or of the id of the point it is a copy of, or by `latest`. Throws `set.no-such-point` with those there are.
     public func point(_ name: String = "latest") throws(Fault) -> RecoveryPoint {
         let ids = try self.ids()
         if name == "latest" {
@@ -92,7 +105,9 @@ public final class SetReader: Sendable {
                     ids.isEmpty ? .noSuchPoint : .setDamaged,
                     what: ids.isEmpty
                         ? "The set holds no recovery point yet."
-                        : "None of the set's \(ids.count) recovery points can be read.",
+                        : ids.count == 1
+                            ? "The set's one recovery point cannot be read."
+                            : "None of the set's \(ids.count) recovery points can be read.",
                     place: store.name,
                     remedy: ids.isEmpty
                         ? "Make one with `relight backup DISK --to \(store.name)`."
@@ -102,12 +117,18 @@ public final class SetReader: Sendable {
         }
         let matches = ids.filter { !name.isEmpty && $0.text.hasPrefix(name.lowercased()) }
         if matches.count == 1 { return try load(matches[0]) }
-        let known = try points().points.suffix(10).map { "\($0.shortID) (\($0.facts.name))" }
+        let points = try self.points().points
+        let copies = points.filter { $0.facts.origin?.point.hasPrefix(name.lowercased()) ?? false }
+        if matches.isEmpty, copies.count == 1, let id = ObjectID(copies[0].id) { return try load(id) }
+        let known = points.suffix(10).map { point in
+            let name = String(point.facts.name.map { $0.isNewline ? "?" : $0 })
+            return name.isEmpty ? point.shortID : "\(point.shortID) (\(name))"
+        }
         throw Fault(
             .noSuchPoint,
-            what: (matches.isEmpty
+            what: (matches.isEmpty && copies.isEmpty
                 ? "No recovery point's id begins with \"\(name)\"."
-                : "\(matches.count) recovery points' ids begin with \"\(name)\".")
+                : "\(max(matches.count, copies.count)) recovery points' ids begin with \"\(name)\".")
                 + (known.isEmpty ? "" : " There are: \(known.joined(separator: ", "))."),
             place: store.name, remedy: "Use more digits of the id, or `latest`; `relight points` lists them.")
     }

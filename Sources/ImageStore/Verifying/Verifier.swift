@@ -105,6 +105,7 @@ private final class Verifier {
         if reader.set.isEncrypted {
             let slots = try KeySlots(reader.store, reader.set)
             report.keySlots = slots.slots.count
+            report.lostKeySlots = slots.lost.count
             for copy in slots.damaged { damage(copy.name, -1, "The key slot is damaged: \(copy.what)") }
             for name in slots.missing { damage(name, -1, "This copy of a key slot is missing.") }
             if slots.slots.isEmpty {
@@ -249,14 +250,20 @@ private final class Verifier {
             report.packs += 1
             let isCopy = name.hasPrefix(ObjectName.copies + "/")
             guard let handle = try reader.store.open(name) else {
-                damage(name, -1, "The file is missing.")
+                report.damages[damage(name, -1, "The file is missing.")].isMissing = true
+                // A pack of lists is there twice.
+                if needed[id] != nil, !isCopy, sizes[ObjectName.copy(of: name)] == nil {
+                    report.missingPacks.append(name)
+                }
                 continue
             }
+            if !isCopy { report.packBytes = report.packBytes.adding(handle.size) ?? report.packBytes }
             if let reference = needed[id], handle.size.bytes != reference.size {
                 damage(name, -1, "The file has \(handle.size.bytes) bytes; \(reference.size) are expected.")
             }
             let file = try inspect(handle, name, id, needed[id], hasher)
             files[name] = file
+            if !file.isData, !isCopy { report.listPacks += 1 }
             if !file.isData, !isCopy, needed[id] != nil {
                 // The second copy of a pack of lists must be there; when it is, it is looked at in its turn. A pack no
                 // point refers to is what an interrupted backup left.

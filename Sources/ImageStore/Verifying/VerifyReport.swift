@@ -65,6 +65,19 @@ public struct VerifyReport: Hashable, Sendable {
     public var closedPoints = 0
     /// Key slots that are sound in at least one copy.
     public var keySlots = 0
+    /// Key slots of which no copy is sound.
+    public var lostKeySlots = 0
+    /// Packs that points need and that are not here, by name.
+    public var missingPacks: [String] = []
+    /// Packs of lists among those looked at: there are none but where a backup was nearly or quite done.
+    public var listPacks = 0
+    /// Bytes of the packs looked at, second copies left out.
+    public var packBytes = ByteCount.zero
+    /// Whether packs are here but no recovery point that refers to them: those of an interrupted first backup, or the points
+    /// are gone.
+    public var isOrphaned: Bool {
+        points.isEmpty && closedPoints == 0 && packs > 0 && !damages.contains(where: \.pointLost)
+    }
     /// Records that were damaged when they were read first, and sound when they were read again.
     public var secondReadings: [SecondReading] = []
     /// Everything that is damaged, in the order of files and offsets.
@@ -98,6 +111,8 @@ public struct VerifyReport: Hashable, Sendable {
         public var losses: [Loss] = []
         /// Whether both copies of a recovery point are damaged, so that the point is lost.
         public var pointLost = false
+        /// Whether the whole file is not there.
+        public var isMissing = false
     }
 
     /// Part of a stream that cannot be restored.

@@ -30,11 +30,10 @@ enum JobSeeds {
               relight: 1, // a comment
               steps: [
                 {backup: {disks: ["serial:OLD1", '/dev/sda:2'], to: "label:BACKUPS/sets/web01", name: "web01", level: 19,
-                  onReadError: 'skip', volume: [1, "vg/root"], rate: '50M', noVerify: true, passphraseFile: '/run/p'}},
+                  onReadError: 'skip', volume: [1, "vg/root"], noVerify: true, passphraseFile: '/run/p'}},
                 {verify: {set: "label:BACKUPS/sets/web01@latest", quick: true}},
                 {restore: {from: "uuid:12-34/sets@ab12", to: [{disk: "serial:NEW1", source: 'sda'}, 'size:500G=sdb'],
-                  layout: "proportional", size: {'2': '10G', 'vg/root': 5}, drop: [3], table: 'gpt', firmware: 'uefi',
-                  ids: 'new', noRepair: true, noAdapt: true, resume: true, confirm: true}},
+                  layout: "proportional", noRepair: true, noAdapt: true, onDamage: 'skip', confirm: true}},
                 {run: {command: ["sync", "-f"], timeout: 60}},
                 {run: 'echo done'},
               ],
