@@ -105,10 +105,13 @@ extension Verifier {
         let found = shared.found.withLock { $0 }
         let records = found.filter { !$0.isSegment }
         for item in records { damage(item.file, item.range.lowerBound, item.what) }
+        var damaged = DamagedRanges()
+        for item in records { damaged.add(item.file, item.range) }
+        damaged.sort()
+        let unreadableHeads = Set(report.damages.filter { $0.offset == .zero }.map(\.file))
         for item in found where item.isSegment {
-            guard !records.contains(where: { $0.file == item.file && $0.range.overlaps(item.range) }),
-                item.range.lowerBound > 0
-                    || !report.damages.contains(where: { $0.file == item.file && $0.offset == .zero })
+            guard !damaged.overlaps(item.file, item.range),
+                item.range.lowerBound > 0 || !unreadableHeads.contains(item.file)
             else { continue }
             damage(item.file, item.range.lowerBound, item.what, harmless: true)
         }
@@ -142,7 +145,7 @@ extension Verifier {
                     return
                 }
                 // One unreadable sector must not hide the records around it.
-                for record in task.records {
+                for record in Verifier.records(task, checks) {
                     let start = Int(file.offsets[record])
                     try read(
                         Task(
@@ -155,6 +158,14 @@ extension Verifier {
                 {
                     shared.note(
                         Found(file: file.name, range: parity, what: "The parity here cannot be read: \(error.what)"))
+                }
+                // What no record holds was not compared with anything, nor content that only a key opens.
+                if try !isSegmentSound(task, shelf, decoder, buffer) {
+                    let size = min(PackFooter.segmentSize, file.footer - task.start)
+                    shared.note(
+                        Found(
+                            file: file.name, range: task.start..<task.start + size,
+                            what: "\(size) bytes from here cannot be read as a whole: \(error.what)", isSegment: true))
                 }
                 return
             }
@@ -207,10 +218,8 @@ extension Verifier {
         if !checks.segmentsFirst || task.segment == nil {
             shared.records.add(task.records.count, ordering: .relaxed)
         } else if differs {
-            // Which of the records that lie in it are damaged; the first may begin before it.
-            var first = task.records.lowerBound
-            if first > 0, Int(file.offsets[first - 1]) + file.length(first - 1) > task.start { first -= 1 }
-            for record in first..<task.records.upperBound {
+            // Which of the records that lie in it are damaged.
+            for record in Verifier.records(task, checks) {
                 let start = Int(file.offsets[record])
                 let end = start + min(file.length(record), RecordHeader.maximumSize)
                 try read(
@@ -219,6 +228,32 @@ extension Verifier {
                     buffer, shared, unitSize, checks)
             }
         }
+    }
+
+    /// The records to look into when a segment is damaged: those that begin in it, and where the task before has not read to
+    /// its end the one that begins before it.
+    private static func records(_ task: Task, _ checks: Checks) -> Range<Int> {
+        let file = task.file
+        var first = task.records.lowerBound
+        if checks.segmentsFirst, first > 0, Int(file.offsets[first - 1]) + file.length(first - 1) > task.start {
+            first -= 1
+        }
+        return first..<task.records.upperBound
+    }
+
+    /// Whether the segment a task begins with can be read after all, and is what was written.
+    private static func isSegmentSound(
+        _ task: Task, _ shelf: PackShelf, _ decoder: RecordDecoder, _ buffer: ByteBuffer
+    ) throws(Fault) -> Bool {
+        guard let segment = task.segment else { return true }
+        let size = min(PackFooter.segmentSize, task.file.footer - task.start)
+        do throws(Fault) {
+            try shelf.pack(task.file.id, copy: task.file.isCopy).read(at: UInt64(task.start), size, into: buffer)
+        } catch {
+            if error.code == .interrupted { throw error }
+            return false
+        }
+        return try unsafe decoder.hasher.segment(buffer.bytes(0..<size)) == task.file.segments[segment]
     }
 
     /// Reads `count` bytes at `offset` once more, from the medium where the place can do that. False when that fails.
@@ -265,5 +300,36 @@ extension Verifier {
         }
         shared.content.add(UInt64(record.plainLength), ordering: .relaxed)
         return nil
+    }
+}
+
+/// Ranges of files, to be asked quickly whether one meets another.
+private struct DamagedRanges {
+    private var files: [String: [Range<Int>]] = [:]
+    /// The furthest end up to each range, in the order of starts.
+    private var ends: [String: [Int]] = [:]
+
+    mutating func add(_ file: String, _ range: Range<Int>) { files[file, default: []].append(range) }
+
+    mutating func sort() {
+        for file in files.keys.sorted() {
+            files[file]?.sort { $0.lowerBound < $1.lowerBound }
+            var last = 0
+            ends[file] = (files[file] ?? []).map { range in
+                last = max(last, range.upperBound)
+                return last
+            }
+        }
+    }
+
+    func overlaps(_ file: String, _ range: Range<Int>) -> Bool {
+        guard let ranges = files[file], let ends = ends[file] else { return false }
+        var low = 0
+        var high = ranges.count
+        while low < high {
+            let middle = (low + high) / 2
+            if ranges[middle].lowerBound < range.upperBound { low = middle + 1 } else { high = middle }
+        }
+        return low > 0 && ends[low - 1] > range.lowerBound
     }
 }
