@@ -24,7 +24,9 @@ struct VerifyCommand: ParsableCommand {
               --share N       N of a hundred frames of each pack; a seed is printed, and --seed gives it again. Seeds that
                               follow each other read other frames: with --share 5, twenty of them read every frame
 
-            Without its key, an encrypted set is checked with --quick and --stored as far as that goes.
+            Without its key, an encrypted set is checked with --quick and --stored as far as that goes. Of a set in several \
+            places (--also), every copy in every place is checked. SET@latest also reports points that cannot be read: one \
+            of them may be newer.
             """)
 
     @Argument(help: ArgumentHelp("SET, or SET@POINT for what that point needs.", valueName: "set[@point]")) var point:
@@ -60,7 +62,7 @@ struct VerifyCommand: ParsableCommand {
             name.set, also: places.also, keys: locked ? .none : secret.map { KeyRing($0) } ?? key.ring(), locked: locked
         )
         defer { opened.close() }
-        let chosen = whole ? nil : [try opened.reader.point(name.point).summary.id]
+        let chosen = whole ? nil : [name.point]
         let part = share.map { VerifyShare(percent: $0, seed: seed ?? .random(in: 0..<10_000)) }
         let began = Clock.monotonic()
         let report = try opened.reader.verify(
@@ -72,7 +74,9 @@ struct VerifyCommand: ParsableCommand {
             console.line("UNSTEADY \(reading.file) at byte \(reading.offset.bytes): \(VerifyReport.SecondReading.what)")
         }
         for damage in report.damages {
-            console.line("DAMAGED \(damage.file)\(damage.offset.map { " at byte \($0.bytes)" } ?? ""): \(damage.what)")
+            let place = damage.place.map { " in \($0)" } ?? ""
+            console.line(
+                "DAMAGED \(damage.file)\(place)\(damage.offset.map { " at byte \($0.bytes)" } ?? ""): \(damage.what)")
             if damage.pointLost { console.line("  a recovery point is lost") }
             for loss in damage.losses {
                 let volume: Int? = if case .volume(let number) = loss.kind { number } else { nil }
@@ -179,6 +183,7 @@ struct VerifyCommand: ParsableCommand {
 
         struct Damage: Encodable {
             let file: String
+            let place: String?
             let offset: ByteCount?
             let what: String
             let pointLost: Bool
@@ -202,7 +207,8 @@ struct VerifyCommand: ParsableCommand {
             points = report.points.map(\.id)
             damages = report.damages.map { damage in
                 Damage(
-                    file: damage.file, offset: damage.offset, what: damage.what, pointLost: damage.pointLost,
+                    file: damage.file, place: damage.place, offset: damage.offset, what: damage.what,
+                    pointLost: damage.pointLost,
                     losses: damage.losses.map { loss in
                         let volume: Int? = if case .volume(let number) = loss.kind { number } else { nil }
                         return Loss(point: loss.point, disk: loss.disk, volume: volume, extents: loss.extents)

@@ -73,7 +73,7 @@ final class PackShelf: Sendable {
             // Space may have been reclaimed since the moves were read, which is looked for once for each pack.
             if relocations.withLock({ $0.asked.insert(place.pack).inserted }) {
                 try store.awaitListings()
-                let map = try MoveMap(store, set)
+                let map = try MoveMap(store, set, forReading: true)
                 relocations.withLock { $0.map = map }
                 if let found = try follow(start, map, copy) { return (found.0, place.moved(to: found.1)) }
             }
@@ -94,7 +94,7 @@ final class PackShelf: Sendable {
     /// The moves as they were when they were last read.
     func moves() throws(Fault) -> MoveMap {
         if let known = relocations.withLock({ $0.map }) { return known }
-        let map = try MoveMap(store, set)
+        let map = try MoveMap(store, set, forReading: true)
         relocations.withLock { $0.map = $0.map ?? map }
         return map
     }

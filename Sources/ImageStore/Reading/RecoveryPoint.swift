@@ -40,19 +40,26 @@ public final class RecoveryPoint: Sendable {
     }
 
     /// The packs it needs, by name, that are missing or have another size, and whose records were not moved elsewhere.
-    /// Quick: looks at names, sizes and moves only.
+    /// Quick: looks at names, sizes and moves only. Where a folder cannot be listed, the packs are asked for by name.
     public func missingPacks() throws(Fault) -> [String] {
         var sizes: [String: UInt64] = [:]
+        var isWhole = true
         for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
-            for object in try reader.store.list(folder) { sizes[object.name] = object.size.bytes }
+            let listing = reader.store.listReadable(folder)
+            for object in listing.objects { sizes[object.name] = object.size.bytes }
+            isWhole = isWhole && listing.faults.isEmpty
         }
         func isThere(_ name: String, _ size: UInt64?) -> Bool {
             // Packs of lists are there twice; one sound copy will do.
-            [name, ObjectName.copy(of: name)].contains { sizes[$0] != nil && (size == nil || sizes[$0] == size) }
+            [name, ObjectName.copy(of: name)].contains { name in
+                var found = sizes[name]
+                if found == nil, !isWhole { found = ((try? reader.store.open(name)) ?? nil)?.size.bytes }
+                return found != nil && (size == nil || found == size)
+            }
         }
         let missing = file.packs.filter { !isThere(ObjectName.pack($0.id), $0.size) }
         guard !missing.isEmpty else { return [] }
-        let moves = try MoveMap(reader.store, reader.set)
+        let moves = try MoveMap(reader.store, reader.set, forReading: true)
         return missing.filter { pack in
             !moves.targets(of: pack.id).contains { isThere(ObjectName.pack($0), nil) }
         }.map { ObjectName.pack($0.id) }

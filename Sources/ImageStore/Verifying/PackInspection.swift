@@ -70,11 +70,16 @@ extension Verifier {
         // Where records of a pack went that was removed. Whether all went is found out record by record.
         var targets: Set<ObjectID> = []
         for id in needed.keys {
-            let moved = try reader.store.open(ObjectName.pack(id)) == nil ? moves.targets(of: id) : []
+            var isGone = false
+            // What cannot be opened is there, and is looked at in its turn.
+            do throws(Fault) { isGone = try reader.store.open(ObjectName.pack(id)) == nil } catch { isGone = false }
+            let moved = isGone ? moves.targets(of: id) : []
             if moved.isEmpty { names[ObjectName.pack(id)] = id } else { targets.formUnion(moved) }
         }
         for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
-            for object in try reader.store.list(folder) {
+            let listing = reader.store.listReadable(folder)
+            damage(folder, listing.faults)
+            for object in listing.objects {
                 guard let id = ObjectName.id(object.name, suffix: ".pack") else { continue }
                 if all || needed[id] != nil || targets.contains(id) {
                     names[object.name] = id
@@ -91,7 +96,15 @@ extension Verifier {
             done = done.adding(sizes[name] ?? .zero) ?? done
             report.packs += 1
             let isCopy = name.hasPrefix(ObjectName.copies + "/")
-            guard let handle = try reader.store.open(name) else {
+            let opened: (any ObjectHandle)?
+            do throws(Fault) {
+                opened = try reader.store.open(name)
+            } catch {
+                guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+                damage(name, error)
+                continue
+            }
+            guard let handle = opened else {
                 damage(name, -1, "The file is missing.")
                 continue
             }
@@ -105,6 +118,36 @@ extension Verifier {
                 // point refers to is what an interrupted backup left.
                 let copy = ObjectName.copy(of: name)
                 if names[copy] == nil { damage(copy, -1, "The second copy of a pack of lists is missing.") }
+            }
+            if isCopy { try inspectOthers(name, id, needed[id], hasher) }
+        }
+    }
+
+    /// Second copies lie in every place of a set. All but the one in the first place that has it, which is read like any
+    /// other pack, are compared with their own hashes.
+    private func inspectOthers(
+        _ name: String, _ id: ObjectID, _ reference: PackReference?, _ hasher: Hasher256
+    ) throws(Fault) {
+        var isFirst = true
+        for place in reader.store.places {
+            do throws(Fault) {
+                guard let handle = try place.open(name) else { continue }
+                if isFirst {
+                    isFirst = false
+                    continue
+                }
+                report.packs += 1
+                if depth == .quick {
+                    _ = try PackStructure.read(
+                        handle, name: "\(place.name)/\(name)", id: id, set: reader.set, hasher: hasher)
+                } else {
+                    let pack = try PackRepair(place, reader.set, name: name, id: id, reference: reference)
+                    if let problem = try pack.problem(handle) { damage(name, -1, problem, in: place.name) }
+                }
+            } catch {
+                guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+                damage(name, error.extent.flatMap(\.start.int) ?? -1, error.what, in: place.name)
+                isFirst = false
             }
         }
     }

@@ -37,6 +37,10 @@ extension Verifier {
                 first = first ?? known
             }
         }
+        // The second copy in another place.
+        for other in reader.store.places.indices.dropFirst() where runs == nil {
+            runs = try? decoder.page(reference, number: number, of: stream, copy: true, in: other)
+        }
         guard let runs else {
             if let first { lose(first, point, stream, stream.extent(ofPage: number)) }
             return
@@ -120,9 +124,13 @@ extension Verifier {
     private func lose(_ damage: Int, _ point: RecoveryPoint, _ stream: PointStream, _ extent: Extent) {
         let lost = stream.description.used.intersection(extent)
         guard !lost.isEmpty else { return }
-        let losses = report.damages[damage].losses
-        if let index = losses.lastIndex(where: { $0.point == point.summary.id && $0.stream == stream.index }) {
-            report.damages[damage].losses[index].extents = losses[index].extents.union(lost)
+        // Pages and runs come in rising order, and a list that is not held elsewhere grows in place: a point may have
+        // millions of them.
+        let index = report.damages[damage].losses.lastIndex {
+            $0.point == point.summary.id && $0.stream == stream.index
+        }
+        if let index {
+            for extent in lost.extents { report.damages[damage].losses[index].extents.append(extent) }
         } else {
             report.damages[damage].losses.append(
                 VerifyReport.Loss(

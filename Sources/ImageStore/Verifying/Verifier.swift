@@ -44,10 +44,13 @@ final class Verifier {
     var soundPages: Set<UnitID> = []
     var places: [Place: Int] = [:]
     var moves = MoveMap()
+    private var holders: [String: String?] = [:]
 
     struct Place: Hashable {
         var file: String
         var offset: Int
+        /// Where the set lies in several places, the one it was found in, unless that is the first that has the file.
+        var store: String?
         /// Of another kind than what is at the same place and costs data.
         var harmless = false
     }
@@ -64,16 +67,17 @@ final class Verifier {
     func take(_ share: VerifyShare) { report.share = share }
 
     func run(_ names: [String]?) throws(Fault) -> VerifyReport {
-        for finding in reader.findings {
-            let file = String(finding.place.dropFirst(reader.store.name.utf8.count + 1))
-            damage(file, -1, finding.what)
+        for finding in reader.store.openingFindings {
+            report.damages.append(VerifyReport.Damage(file: finding.place, what: finding.what))
         }
+        try inspectHeaders()
         try inspectKeys()
         let points = try loadPoints(names)
-        moves = try MoveMap(reader.store, reader.set)
+        moves = try MoveMap(reader.store, reader.set, forReading: true)
         for copy in moves.damaged {
-            damage(copy.name, copy.fault.extent.flatMap(\.start.int) ?? -1, copy.fault.what)
+            damage(copy.name, copy.fault.extent.flatMap(\.start.int) ?? -1, copy.fault.what, in: copy.place)
         }
+        if names == nil { try inspectCatalogue() }
         try inspectPacks(points, all: names == nil)
         if depth != .quick { try readPacks() }
         for point in points { try check(point) }
@@ -81,13 +85,19 @@ final class Verifier {
         return report
     }
 
-    /// Notes a damage once, and returns its number.
+    /// Notes a damage once, and returns its number. `place` is the one of the set's places it was found in; without it, the
+    /// first that has the file.
     @discardableResult
-    func damage(_ file: String, _ offset: Int, _ what: String, harmless: Bool = false) -> Int {
-        let place = Place(file: file, offset: offset, harmless: harmless)
+    func damage(
+        _ file: String, _ offset: Int, _ what: String, in place: String? = nil, harmless: Bool = false
+    ) -> Int {
+        let first = holder(file)
+        let place = Place(file: file, offset: offset, store: place == first ? nil : place, harmless: harmless)
         if let known = places[place] { return known }
         report.damages.append(
-            VerifyReport.Damage(file: file, offset: offset < 0 ? nil : ByteCount(UInt64(offset)), what: what))
+            VerifyReport.Damage(
+                file: file, place: first == nil ? nil : place.store ?? first,
+                offset: offset < 0 ? nil : ByteCount(UInt64(offset)), what: what))
         places[place] = report.damages.count - 1
         return report.damages.count - 1
     }
@@ -96,57 +106,118 @@ final class Verifier {
         damage(file, fault.extent.flatMap(\.start.int) ?? -1, fault.what)
     }
 
-    // MARK: - Keys and marks
+    /// What cannot be listed.
+    func damage(_ folder: String, _ faults: [Fault]) {
+        for fault in faults {
+            let prefix = "\(reader.store.name)/"
+            damage(
+                fault.place.hasPrefix(prefix) ? String(fault.place.dropFirst(prefix.count)) : folder, -1,
+                "It cannot be looked at: \(fault.what)")
+        }
+    }
+
+    /// The name of the first place that has a file, where the set lies in several.
+    private func holder(_ file: String) -> String? {
+        let stores = reader.store.places
+        guard stores.count > 1 else { return nil }
+        if let known = holders[file] { return known }
+        let found = stores.first { store in
+            // What cannot be opened is there.
+            do throws(Fault) { return try store.open(file) != nil } catch { return true }
+        }
+        holders[file] = .some(found?.name)
+        return found?.name
+    }
+
+    // MARK: - Headers, keys and marks
+
+    private func inspectHeaders() throws(Fault) {
+        for place in reader.store.places {
+            let found = try SetAccess.look(at: place)
+            guard found.header != nil else { continue }
+            for name in found.lostCopies {
+                damage(
+                    name, -1, "This copy of the set's header is missing or damaged; the next backup writes it again.",
+                    in: reader.store.places.count > 1 ? place.name : nil)
+            }
+        }
+    }
 
     /// Key slots in both copies, and the marks of packs that are going.
     private func inspectKeys() throws(Fault) {
         if reader.set.isEncrypted {
             let slots = try KeySlots(reader.store, reader.set)
             report.keySlots = slots.slots.count
-            for copy in slots.damaged { damage(copy.name, -1, "The key slot is damaged: \(copy.what)") }
+            for copy in slots.damaged {
+                damage(copy.name, -1, "The key slot is damaged: \(copy.what)", in: copy.place)
+            }
             for name in slots.missing { damage(name, -1, "This copy of a key slot is missing.") }
             if slots.slots.isEmpty {
                 damage(ObjectName.keys, -1, "No key slot is sound: without one nobody can open the set.")
             }
         }
-        for object in try reader.store.list(ObjectName.tombstones)
+        let marks = reader.store.listReadable(ObjectName.tombstones)
+        damage(ObjectName.tombstones, marks.faults)
+        for object in marks.objects
         where ObjectName.id(object.name, suffix: ".gone") == nil || object.size != .zero {
             damage(object.name, -1, "This is not an empty mark of a pack that is to be removed.")
+        }
+    }
+
+    /// The list for places that cannot list, in each place that has one.
+    private func inspectCatalogue() throws(Fault) {
+        for place in reader.store.places {
+            guard let problem = try Catalogue.problem(in: place, of: reader.store, reader.set) else { continue }
+            damage(Catalogue.name, -1, problem, in: reader.store.places.count > 1 ? place.name : nil)
         }
     }
 
     // MARK: - Points
 
     private func loadPoints(_ names: [String]?) throws(Fault) -> [RecoveryPoint] {
-        var ids = try reader.ids()
+        let listing = try reader.readableIDs()
+        damage(ObjectName.points, listing.faults)
+        var ids = listing.ids
         if let names {
             var chosen: [ObjectID] = []
             for name in names {
-                guard let id = ObjectID(try reader.point(name).summary.id) else { continue }
-                if !chosen.contains(id) { chosen.append(id) }
+                // What cannot be read may be newer than the newest that can.
+                let lost = name == "latest" ? try reader.points().unreadable : []
+                for id in [try reader.point(name).summary.id] + lost {
+                    guard let id = ObjectID(id), !chosen.contains(id) else { continue }
+                    chosen.append(id)
+                }
             }
             ids = chosen
         }
         var points: [RecoveryPoint] = []
         for id in ids {
+            try Interruption.check()
             var sound: PointFile?
             var last: Int?
             var closed = false
             for name in [ObjectName.point(id), ObjectName.copy(of: ObjectName.point(id))] {
-                do throws(Fault) {
-                    let file = try reader.read(id, name)
-                    sound = sound ?? file
-                } catch {
-                    // Its stored bytes match their hash; what they say is not known without the key.
-                    if error.code == .keyNeeded, !reader.isOpen {
-                        closed = true
-                        continue
+                var isThere = false
+                for place in reader.store.places {
+                    do throws(Fault) {
+                        guard let file = try reader.read(id, name, in: place) else { continue }
+                        isThere = true
+                        sound = sound ?? file
+                    } catch {
+                        isThere = true
+                        // Its stored bytes match their hash; what they say is not known without the key.
+                        if error.code == .keyNeeded, !reader.isOpen {
+                            closed = true
+                            continue
+                        }
+                        guard error.code == .setDamaged || error.code == .setVersion || error.code == .storeFailed
+                        else {
+                            throw error
+                        }
+                        last = damage(name, error.extent.flatMap(\.start.int) ?? -1, error.what, in: place.name)
                     }
-                    guard error.code == .setDamaged || error.code == .setVersion || error.code == .storeFailed else {
-                        throw error
-                    }
-                    last = damage(name, error.extent.flatMap(\.start.int) ?? -1, error.what)
                 }
+                if !isThere { last = damage(name, -1, "The recovery point's file is missing.") }
             }
             if let sound {
                 points.append(RecoveryPoint(reader, sound, id, findings: []))

@@ -90,6 +90,8 @@ public struct VerifyReport: Hashable, Sendable {
     public struct Damage: Hashable, Sendable {
         /// The file's name in the set.
         public var file: String
+        /// The place it lies in, where the set lies in several and it is there; `nil` else.
+        public var place: String?
         /// Where in the file; `nil` when all of it is concerned.
         public var offset: ByteCount?
         /// A sentence that says what is wrong.
