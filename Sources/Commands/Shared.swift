@@ -40,7 +40,7 @@ extension OpenedSet {
     /// cannot be read.
     func point(_ name: String, _ console: Console) throws(Fault) -> RecoveryPoint {
         let point = try reader.point(name)
-        for finding in point.findings { console.receive(.finding(finding)) }
+        for finding in reader.findings + point.findings { console.receive(.finding(finding)) }
         if name == "latest" {
             for finding in try reader.points().findings where finding.severity == .loss {
                 var finding = finding

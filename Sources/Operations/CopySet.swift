@@ -43,9 +43,11 @@ public enum CopySet {
     public static func run(_ request: CopyRequest, events: @escaping EventHandler) throws(Fault) -> CopyReport {
         let source = try OpenedSet(request.source, also: request.sourceAlso, keys: request.sourceKeys)
         defer { source.close() }
+        for finding in source.reader.findings { events(.finding(finding)) }
         let target = try SetPlace(request.target, also: request.targetAlso, .writing)
         defer { target.close() }
         if let name = request.options.point {
+            if name == "latest" { try source.reader.requireKnownLatest() }
             try source.requireComplete(source.reader.point(name))
         }
         var options = request.options
