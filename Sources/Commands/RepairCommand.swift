@@ -14,7 +14,8 @@ struct RepairCommand: ParsableCommand {
         commandName: "repair", abstract: "Finds damaged files of an image set and puts back what they held.",
         discussion: """
             Reads every file of the set and shows which can be repaired, and from what: the parity inside a pack (sets made \
-            with `relight backup --protect`), second copies, or what other files say. Nothing is changed without --yes. \
+            with `relight backup --protect`), other copies in this or another of its places, or what other files say. Nothing \
+            is changed without --yes. \
             With it, each damaged file is made again beside the old one, compared with the hashes the set has of it, and \
             put in its place; that needs as much free space as the largest of them. A pack that stays damaged is marked: what is \
             sound in it can be restored, but no backup builds upon it, so that the next backup stores anew what its source \
@@ -44,7 +45,8 @@ struct RepairCommand: ParsableCommand {
                 continue
             }
             let word = item.size == nil && item.outcome == .planned ? "MISSING" : RepairCommand.word(item.outcome)
-            console.line("\(word) \(item.file): \(item.what)")
+            let file = item.file + (item.place.map { " in \($0)" } ?? "")
+            console.line("\(word) \(file): \(item.what)")
             switch item.outcome {
             case .planned: console.line("  can be repaired \(RepairCommand.from(item.source))")
             case .repaired:
@@ -107,6 +109,7 @@ struct RepairCommand: ParsableCommand {
                 : "from its own parity (\(blocks) damaged \(blocks == 1 ? "block" : "blocks") of 4 KiB)"
         case .copy(let other): "from \(other)"
         case .records: "from its own records"
+        case .listing: "from a list of what is here"
         case .header, nil: "from a copy of the header"
         }
     }
@@ -139,6 +142,7 @@ struct RepairCommand: ParsableCommand {
                 case .parity(let count): (source, blocks) = ("parity", count)
                 case .copy(let other): (source, copy) = ("copy", other)
                 case .records: source = "records"
+                case .listing: source = "listing"
                 case .header: source = "header"
                 case nil: break
                 }

@@ -44,7 +44,7 @@ extension OpenedSet {
     func point(_ name: String, _ console: Console, warning: Bool = false) throws(Fault) -> RecoveryPoint {
         let point: RecoveryPoint
         do throws(Fault) { point = try reader.point(name) } catch { throw place.worded(error) }
-        for finding in point.findings { console.receive(.finding(finding)) }
+        for finding in reader.findings + point.findings { console.receive(.finding(finding)) }
         if name == "latest" {
             let listing = try reader.points()
             if warning,

@@ -27,7 +27,9 @@ struct VerifyCommand: ParsableCommand {
                          --seed gives it again. Seeds that follow each other read
                          other frames: with --share 5, twenty read every frame
 
-            Without its key, an encrypted set is checked with --quick and --stored as far as that goes.
+            Without its key, an encrypted set is checked with --quick and --stored as far as that goes. Of a set in several \
+            places (--also), every copy in every place is checked. SET@latest also reports points that cannot be read: one \
+            of them may be newer.
             """)
 
     @Argument(help: ArgumentHelp("SET, or SET@POINT for what that point needs.", valueName: "set[@point]")) var point:
@@ -63,7 +65,7 @@ struct VerifyCommand: ParsableCommand {
             name.set, also: places.also, keys: locked ? .none : secret.map { KeyRing($0) } ?? key.ring(), locked: locked
         )
         defer { opened.close() }
-        let chosen = whole ? nil : [try opened.reader.point(name.point).summary.id]
+        let chosen = whole ? nil : [name.point]
         let part = share.map { VerifyShare(percent: $0, seed: seed ?? .random(in: 0..<10_000)) }
         let began = Clock.monotonic()
         let report = try opened.reader.verify(
@@ -79,7 +81,9 @@ struct VerifyCommand: ParsableCommand {
         }
         for damage in report.damages {
             let word = damage.isMissing ? "MISSING" : "DAMAGED"
-            console.line("\(word) \(damage.file)\(damage.offset.map { " at byte \($0.bytes)" } ?? ""): \(damage.what)")
+            let place = damage.place.map { " in \($0)" } ?? ""
+            console.line(
+                "\(word) \(damage.file)\(place)\(damage.offset.map { " at byte \($0.bytes)" } ?? ""): \(damage.what)")
             if damage.pointLost { console.line("  a recovery point is lost") }
             for loss in damage.losses {
                 let volume: Int? = if case .volume(let number) = loss.kind { number } else { nil }
@@ -99,6 +103,12 @@ struct VerifyCommand: ParsableCommand {
             for note in item.content?.notes ?? [] { console.line("  \(note)") }
         }
         conclude(report, Clock.words(seconds), console)
+        if !report.condemned.isEmpty {
+            let count = report.condemned.count
+            console.line(
+                "\(count) \(count == 1 ? "pack is" : "packs are") damaged, needed by no point and marked for removal: "
+                    + "`relight prune \(SetPlace.words(name.set, places.also))` removes \(count == 1 ? "it" : "them").")
+        }
         if !report.isSound {
             for line in VerifyCommand.verdict(report) { console.line(line) }
             if report.damages.contains(where: { !report.missingPacks.contains($0.file) }) {
@@ -221,6 +231,7 @@ struct VerifyCommand: ParsableCommand {
         let keySlots: Int
         let lostKeySlots: Int
         let missingPacks: [String]
+        let condemned: [String]
         let findings: [Finding]
         let readTwice: [Twice]
         let lost: [LostDocument]
@@ -233,6 +244,7 @@ struct VerifyCommand: ParsableCommand {
 
         struct Damage: Encodable {
             let file: String
+            let place: String?
             let offset: ByteCount?
             let what: String
             let pointLost: Bool
@@ -250,7 +262,9 @@ struct VerifyCommand: ParsableCommand {
             (share, opened, closedPoints) = (report.share, report.isOpen, report.closedPoints)
             total = report.depth == .quick ? nil : report.total
             keySlots = report.keySlots
-            (lostKeySlots, missingPacks) = (report.lostKeySlots, report.missingPacks)
+            (lostKeySlots, missingPacks, condemned) = (
+                report.lostKeySlots, report.missingPacks, report.condemned
+            )
             self.findings = findings
             readTwice = report.secondReadings.map { Twice(file: $0.file, offset: $0.offset) }
             (depth, sound, complete) = (report.depth, report.isSound && !report.isOrphaned, report.isComplete)
@@ -258,7 +272,8 @@ struct VerifyCommand: ParsableCommand {
             points = report.points.map(\.id)
             damages = report.damages.map { damage in
                 Damage(
-                    file: damage.file, offset: damage.offset, what: damage.what, pointLost: damage.pointLost,
+                    file: damage.file, place: damage.place, offset: damage.offset, what: damage.what,
+                    pointLost: damage.pointLost,
                     losses: damage.losses.map { loss in
                         let volume: Int? = if case .volume(let number) = loss.kind { number } else { nil }
                         return Loss(point: loss.point, disk: loss.disk, volume: volume, extents: loss.extents)

@@ -50,10 +50,12 @@ public enum CopySet {
         let source = try OpenedSet(request.source, also: request.sourceAlso, keys: request.sourceKeys)
         defer { source.close() }
         try NewPlace.require([request.target] + request.targetAlso, in: DiskScan(), events: events)
+        for finding in source.reader.findings { events(.finding(finding)) }
         let target = try SetPlace(request.target, also: request.targetAlso, .writing)
         defer { target.close() }
         try SetConstants(parity: request.parity, unitSize: request.unitSize, cipher: request.cipher).require(of: target)
         if let name = request.options.point {
+            if name == "latest" { try source.reader.requireKnownLatest() }
             try source.requireComplete(source.reader.point(name))
         }
         var options = request.options

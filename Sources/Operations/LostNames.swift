@@ -89,13 +89,14 @@ extension LostNames {
             var point: String
             var stream: Int
         }
+        var extents: [Key: [Extent]] = [:]
         var sums: [Key: VerifyReport.Loss] = [:]
         for loss in report.damages.flatMap(\.losses) {
             let key = Key(point: loss.point, stream: loss.stream)
-            var sum = sums[key] ?? loss
-            sum.extents = sum.extents.union(loss.extents)
-            sums[key] = sum
+            sums[key] = loss
+            extents[key, default: []] += loss.extents.extents
         }
+        for (key, extents) in extents { sums[key]?.extents = ExtentList(extents) }
         let end = ContinuousClock.now + LostNames.longest
         var result: [LostVolume] = []
         for point in report.points.reversed() {

@@ -78,7 +78,7 @@ public final class SetPlace: Sendable {
         }
         if let isSplit = archiveKind(path) {
             do throws(Fault) {
-                let archive = try ArchiveStore(path)
+                let archive = try archive(path)
                 guard access == .reading else { throw finished(name) }
                 return archive
             } catch {
@@ -95,6 +95,19 @@ public final class SetPlace: Sendable {
         // Some network file systems open files but list nothing.
         guard top?.isEmpty ?? true, (try? folder.open(Catalogue.name)) ?? nil != nil else { return folder }
         return try CatalogueStore(folder)
+    }
+
+    /// An archive as far as it can be read: one damaged header, or a lost end, must not cost what is sound beside it. What was
+    /// passed over is among ``SetReader/findings``.
+    private static func archive(_ path: String) throws(Fault) -> ArchiveStore {
+        do throws(Fault) {
+            return try ArchiveStore(path)
+        } catch {
+            guard error.code == .setDamaged, let archive = try? ArchiveStore(path, allowDamage: true) else {
+                throw error
+            }
+            return archive
+        }
     }
 
     /// Whether a path is a file, or stands for parts of one (true); `nil` for everything else.

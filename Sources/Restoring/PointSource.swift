@@ -58,19 +58,20 @@ public final class PointSource: RestoreSource {
 private final class PointVolume: RestoreStream {
     let stream: PointStream
     private let onDamage: OnDamage
-    private let losses = Mutex(ExtentList())
+    /// In the order they were met; sorted when they are asked for.
+    private let losses = Mutex<[Extent]>([])
 
     init(_ stream: PointStream, _ onDamage: OnDamage) {
         self.stream = stream
         self.onDamage = onDamage
     }
 
-    var lost: ExtentList { losses.withLock { $0 } }
+    var lost: ExtentList { ExtentList(losses.withLock { $0 }) }
 
     /// Notes that `used` cannot be had. Throws `fault` again unless what is lost is to be skipped.
     private func lose(_ used: ExtentList, _ fault: Fault) throws(Fault) {
         guard fault.code == .setDamaged || fault.code == .storeFailed else { throw fault }
-        losses.withLock { $0 = $0.union(used) }
+        losses.withLock { $0 += used.extents }
         guard onDamage == .skip else { throw fault }
         // A medium that was taken away is not damage: nothing of it can be read any more.
         if fault.code == .storeFailed, !stream.point.setAnswers() { throw fault }

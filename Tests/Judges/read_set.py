@@ -28,6 +28,15 @@ class Damaged(Exception):
     pass
 
 
+class Unknown(Damaged):
+    """Another version of the format, or features that are not known."""
+
+
+def same_set(header, other):
+    """Section 3: all but masks and reserved bytes."""
+    return header[:12] == other[:12] and header[24:63] == other[24:63] and header[64:96] == other[64:96]
+
+
 def need(condition, what):
     if not condition:
         raise Damaged(what)
@@ -160,19 +169,20 @@ def decrypt(cipher, nonce, data, additional):
 class Set:
     def __init__(self, path, secret=None):
         self.path, self.header, self.files, self.sessions, self.moved = path, None, {}, {}, None
+        self.units, self.damaged, other = None, [], None
         for name in ("set.a", "set.b"):
             try:
-                data = self.file(name)
-                need(data[:8] == b"RLGTSET\0", "not a set header")
-                if struct.unpack_from("<H", data, 8)[0] != 1:
-                    sys.exit("the set has version %d of the format; this reader knows 1" % struct.unpack_from("<H", data, 8))
-                need(len(data) == 128 and check(data[:124]) == struct.unpack_from("<I", data, 124)[0], "damaged header")
-                need(struct.unpack_from("<I", data, 12)[0] == 0, "features this reader does not know")
-                self.header = data
+                self.header = self.sound_header(self.file(name))
                 break
+            except Unknown as error:
+                other = other or error
             except (OSError, Damaged):
                 continue
-        need(self.header, "neither set.a nor set.b is a sound set header")
+        if not self.header:
+            self.header = self.stand_in()
+        if not self.header and other:
+            raise other
+        need(self.header, "neither set.a nor set.b is a sound set header, nor is there another copy")
         self.unit, frame, page = struct.unpack_from("<III", self.header, 48)
         need(self.unit in (65536, 16384) and frame == FRAME and page == PAGE_UNITS, "unknown sizes")
         self.oid, self.cipher = self.header[24:40], self.header[61]
@@ -182,6 +192,43 @@ class Set:
             master = self.unlock(*secret)
             self.id_key = hkdf(master, self.oid, b"relight 1 ids")
             self.data_key = hkdf(master, self.oid, b"relight 1 data")
+
+    # --- section 3: the set header and its stand-ins ---
+
+    @staticmethod
+    def sound_header(data):
+        need(len(data) >= 10 and data[:8] == b"RLGTSET\0", "not a set header")
+        version = struct.unpack_from("<H", data, 8)[0]
+        if version != 1:
+            raise Unknown("the set has version %d of the format; this reader knows 1" % version)
+        need(len(data) == 128 and check(data[:124]) == struct.unpack_from("<I", data, 124)[0], "damaged header")
+        if struct.unpack_from("<I", data, 12)[0]:
+            raise Unknown("features this reader does not know")
+        return data
+
+    def stand_in(self):
+        """The header that points, packs, key slots and moves hold; they must agree."""
+        found, unknown = None, None
+        for top, suffix, at in (("points", ".point", 128), ("packs", ".pack", 64), ("keys", ".key", 256), ("moves", ".moves", 128)):
+            for folder in (top, "copies/" + top):
+                for place, _, names in os.walk(os.path.join(self.path, folder)):
+                    for name in names:
+                        if not name.endswith(suffix):
+                            continue
+                        try:
+                            with open(os.path.join(place, name), "rb") as file:
+                                file.seek(at)
+                                header = self.sound_header(file.read(128))
+                        except Unknown as error:
+                            unknown = unknown or error
+                            continue
+                        except (OSError, Damaged):
+                            continue
+                        need(found is None or same_set(found, header), "the objects here belong to different sets")
+                        found = found or header
+        if not found and unknown:
+            raise unknown
+        return found
 
     def unlock(self, kind, secret):
         slots = 0
@@ -297,7 +344,7 @@ class Set:
         need(len(data) >= 256 and data[:8] == b"RLGTMOVE", "not a moves object")
         need(check(data[:124]) == struct.unpack_from("<I", data, 124)[0], "the header is damaged")
         version, compression, size, plain, stored = struct.unpack_from("<HBxIQQ", data, 8)
-        need(version == 1 and size == 256 and data[128:256] == self.header, "another format or set")
+        need(version == 1 and size == 256 and same_set(data[128:256], self.header), "another format or set")
         need(data[32:48].hex() == oid, "another name")
         need(plain <= 64 << 20 and len(data) == 256 + stored, "a bad length")
         need(hashlib.sha256(data[256:]).digest() == data[64:96], "the stored body does not match its hash")
@@ -340,6 +387,35 @@ class Set:
         name = "packs/%s/%s.pack" % (pack[:2], pack)
         return any(os.path.exists(os.path.join(self.path, folder, name)) for folder in ("", "copies"))
 
+    def search(self, pack, offset, unit_id, index):
+        """Section 11.3, the last line: where a record with this id at this place lies, told by all footers."""
+        if self.has(pack):
+            return pack, offset
+        if self.units is None:
+            self.units = {}
+            for folder, _, names in os.walk(os.path.join(self.path, "packs")):
+                for name in (name for name in names if name.endswith(".pack")):
+                    try:
+                        self.list_units(os.path.relpath(os.path.join(folder, name), self.path), name[:-5])
+                    except (OSError, Damaged, struct.error):
+                        continue
+        return self.units.get((unit_id, index), (pack, offset))
+
+    def list_units(self, name, pack):
+        data = self.file(name)
+        trailer = data[-64:]
+        need(trailer[:8] == b"RLGTSEAL" and check(trailer[:60]) == struct.unpack_from("<I", trailer, 60)[0], "no trailer")
+        offset, length = struct.unpack_from("<QQ", trailer, 8)
+        footer = data[offset : offset + length]
+        need(hashlib.sha256(footer).digest() == trailer[24:56], "the footer's hash is wrong")
+        at = 32
+        for _ in range(struct.unpack_from("<I", footer, 8)[0]):
+            record = struct.unpack_from("<Q", footer, at)[0]
+            ids, size = self.head(footer, at + 8)[4:]
+            for index, unit_id in enumerate(ids):
+                self.units.setdefault((unit_id, index), (pack, record))
+            at += 8 + size
+
     # --- section 7: points ---
 
     def point(self, oid):
@@ -356,7 +432,7 @@ class Set:
         need(len(data) >= 256 and data[:8] == b"RLGTPOIN", "not a recovery point")
         need(check(data[:124]) == struct.unpack_from("<I", data, 124)[0], "the header is damaged")
         version, compression, cipher, size, plain, stored = struct.unpack_from("<HBBIQQ", data, 8)
-        need(version == 1 and cipher == self.cipher and size == 256 and data[128:256] == self.header, "another format or set")
+        need(version == 1 and cipher == self.cipher and size == 256 and same_set(data[128:256], self.header), "another format or set")
         need(plain <= 128 << 20 and len(data) == 256 + stored, "a bad length")
         need(hashlib.sha256(data[256:]).digest() == data[64:96], "the stored body does not match its hash")
         content = data[256:]
@@ -372,6 +448,7 @@ class Set:
             if kind == 1:
                 point["facts"] = json.loads(content.take(length))
                 need(point["facts"]["schema"] == "relight.point/1", "an unknown schema")
+                need(1 <= point["facts"]["number"] <= 1 << 63, "an impossible number")
             elif kind == 2:
                 count = content.u32()
                 point["packs"] = [(content.take(16).hex(), content.u64(), content.take(32)) for _ in range(count)]
@@ -408,7 +485,13 @@ class Set:
                 oids |= {name[:-6] for name in os.listdir(os.path.join(self.path, folder)) if name.endswith(".point")}
             except OSError:
                 pass
-        points = [self.point(oid) for oid in sorted(oids) if oid.startswith(prefix)]
+        points = []
+        for oid in sorted(oid for oid in oids if oid.startswith(prefix)):
+            # A damaged point does not hide the others.
+            try:
+                points.append(self.point(oid))
+            except Damaged as error:
+                self.damaged.append(str(error))
         return sorted(points, key=lambda p: (p["facts"]["number"], p["facts"]["facts"]["time"], p["oid"]))
 
     # --- section 6: pages; section 8: reading ---
@@ -417,7 +500,7 @@ class Set:
         """The stored units of a page: (first unit in the stream, ids, pack, offset, size, first in frame)."""
         units = min(PAGE_UNITS, -(-stream["length"] // self.unit) - number * PAGE_UNITS)
         problem = None
-        pack, offset = self.find(pack, offset)
+        pack, offset = self.search(*self.find(pack, offset), page, 0)
         for folder in ("packs", "copies/packs"):
             try:
                 kind, ids, data = self.record("%s/%s/%s.pack" % (folder, pack[:2], pack), offset, size)
@@ -451,7 +534,7 @@ class Set:
             used, cursor = stream["used"], 0
             for page in stream["pages"]:
                 for first, ids, pack, offset, size, index in self.runs_of(stream, *page):
-                    pack, offset = self.find(pack, offset)
+                    pack, offset = self.search(*self.find(pack, offset), ids[0], index)
                     kind, stored, data = self.record("packs/%s/%s.pack" % (pack[:2], pack), offset, size)
                     need(kind == 1 and stored[index : index + len(ids)] == ids, "a frame holds other units")
                     for i, unit_id in enumerate(ids):
@@ -476,7 +559,7 @@ class Set:
     def check_pack(self, name):
         data = self.file(name)
         need(data[:8] == b"RLGTPACK" and check(data[:60]) == struct.unpack_from("<I", data, 60)[0], "a damaged header")
-        need(data[64:192] == self.header and data[16:32].hex() in name, "a pack of another set or name")
+        need(same_set(data[64:192], self.header) and data[16:32].hex() in name, "a pack of another set or name")
         trailer = data[-64:]
         need(trailer[:8] == b"RLGTSEAL" and check(trailer[:60]) == struct.unpack_from("<I", trailer, 60)[0], "no trailer")
         offset, length = struct.unpack_from("<QQ", trailer, 8)
@@ -513,11 +596,15 @@ def main(arguments):
             facts = point["facts"]["facts"]
             used = sum(length for stream in point["streams"] for _, length in stream["used"])
             print(point["oid"], point["facts"]["number"], facts["name"], len(facts["disks"]), used)
+        need(not image_set.damaged, "; ".join(image_set.damaged))
     elif arguments[0] == "restore":
         if arguments[2] == "latest":
             chosen = image_set.points()[-1:]
+            for problem in image_set.damaged:
+                print("read_set.py: not restored, and perhaps newer: %s" % problem, file=sys.stderr)
         else:
             chosen = image_set.points(arguments[2])
+        need(chosen or not image_set.damaged, "; ".join(image_set.damaged))
         need(len(chosen) == 1, "not exactly one such point")
         image_set.restore(chosen[0], arguments[3])
     else:
@@ -534,5 +621,5 @@ def main(arguments):
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (Damaged, OSError, IndexError) as error:
+    except (Damaged, OSError, IndexError, struct.error) as error:
         sys.exit("read_set.py: %s" % error)

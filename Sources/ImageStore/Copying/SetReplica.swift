@@ -9,8 +9,9 @@ struct SetReplica: Sendable {
     let keys: SetKeys?
     let slots: [KeySlot]
 
-    /// The set that `reader` has open.
+    /// The set that `reader` has open. Throws `set.version` when only newer programs can write one like it.
     init(_ reader: SetReader) throws(Fault) {
+        guard !reader.set.forbidsWriting else { throw SetAccess.mustNotBeWritten(reader.store.name) }
         set = reader.set
         keys = reader.keys
         slots = reader.set.isEncrypted ? try KeySlots(reader.store, reader.set).slots : []

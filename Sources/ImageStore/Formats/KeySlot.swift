@@ -23,6 +23,8 @@ struct KeySlot: Hashable, Sendable {
     /// What people call it; at most 64 bytes of UTF-8.
     var label: String
     var set: SetHeader
+    /// The bytes that were read, without the set header: reserved ones count, too. Empty in a new slot.
+    private var raw: [UInt8] = []
 
     /// How expensive guessing is: scrypt's numbers.
     struct Cost: Hashable, Sendable {
@@ -42,11 +44,14 @@ struct KeySlot: Hashable, Sendable {
 
     static let size = 384
     static let magic = Array("RLGTKEYS".utf8)
+    private static let headSize = 112
+    private static let setOffset = 256
     static let saltSize = 32
     static let labelSize = 64
 
     /// Bytes 0 … 111: everything the encryption is bound to, besides the set.
     private var head: [UInt8] {
+        if !raw.isEmpty { return Array(raw[..<KeySlot.headSize]) }
         var result = KeySlot.magic
         result.appendLittleEndian(SetHeader.version)
         result += [kind.rawValue, StoredID.scrypt]
@@ -64,6 +69,7 @@ struct KeySlot: Hashable, Sendable {
     }
 
     var bytes: [UInt8] {
+        if !raw.isEmpty { return raw + set.bytes }
         var result = head + wrapped
         let label = Array(self.label.utf8.prefix(KeySlot.labelSize))
         result += label + [UInt8](repeating: 0, count: KeySlot.labelSize - label.count)
@@ -140,7 +146,8 @@ struct KeySlot: Hashable, Sendable {
         self.nonce = bytes(96..<108)
         self.wrapped = bytes(112..<160)
         self.label = String(decoding: bytes(160..<224).prefix { $0 != 0 }, as: UTF8.self)
-        self.set = try SetHeader(span.extracting(256..<KeySlot.size))
+        self.set = try SetHeader(span.extracting(KeySlot.setOffset..<KeySlot.size))
+        self.raw = bytes(0..<KeySlot.setOffset)
     }
 
     /// The master key; `nil` when `secret` is not the one this slot was made for.

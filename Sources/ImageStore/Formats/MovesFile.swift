@@ -232,6 +232,8 @@ struct MovesFile: Hashable, Sendable {
         var groups: [Group] = []
         var entries: [Entry] = []
         groups.reserveCapacity(Int(all))
+        // Once: to reserve in each group would copy all that came before, each time.
+        entries.reserveCapacity(min(MovesFile.maximumEntries, cursor.remaining / 3))
         for _ in 0..<all {
             let place = cursor.position
             let pack = try cursor.varint("old pack")
@@ -246,7 +248,6 @@ struct MovesFile: Hashable, Sendable {
                     expected: "packs in rising order and as many records as the body holds")
             }
             let start = entries.count
-            entries.reserveCapacity(start + Int(records))
             var old: UInt64 = 0
             for index in 0..<records {
                 let place = cursor.position

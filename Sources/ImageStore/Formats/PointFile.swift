@@ -57,6 +57,9 @@ struct PointFile: Hashable, Sendable {
     /// Most runs of all unreadable areas of a point.
     static let maximumUnreadableRuns = 1 << 20
     static let maximumLength = ByteCount(1 << 60)
+    /// The highest number believed: there is one after it.
+    static let maximumNumber: UInt64 = 1 << 63
+    static let schema = "relight.point/1"
 
     fileprivate enum Section: UInt32 {
         case facts = 1
@@ -125,7 +128,7 @@ struct PointFile: Hashable, Sendable {
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         do {
             let json = try encoder.encode(
-                Facts(schema: "relight.point/1", number: number, salt: ObjectID.random().text, facts: facts))
+                Facts(schema: PointFile.schema, number: number, salt: ObjectID.random().text, facts: facts))
             guard json.count <= PointFile.maximumFacts else {
                 throw Fault(
                     .unsupported, what: "The machine's description takes \(json.count) bytes, more than can be stored.",
@@ -296,11 +299,18 @@ extension PointFile {
     }
 
     private static func facts(_ body: [UInt8], _ content: FieldCursor) throws(FieldError) -> Facts {
+        let facts: Facts
         do {
-            return try JSONDecoder().decode(Facts.self, from: Data(body[content.position..<content.end]))
+            facts = try JSONDecoder().decode(Facts.self, from: Data(body[content.position..<content.end]))
         } catch {
-            throw .invalid(field: "facts", at: content.position, seen: "\(error)", expected: "relight.point/1")
+            throw .invalid(field: "facts", at: content.position, seen: "\(error)", expected: PointFile.schema)
         }
+        guard facts.schema == PointFile.schema, (1...PointFile.maximumNumber).contains(facts.number) else {
+            throw .invalid(
+                field: "schema, number", at: content.position, seen: "\(facts.schema.prefix(40)), \(facts.number)",
+                expected: "\(PointFile.schema), 1 … 2^63")
+        }
+        return facts
     }
 
     private static func packs(_ content: inout FieldCursor) throws(FieldError) -> [PackReference] {

@@ -15,6 +15,8 @@ struct RecordHeader: Hashable, Sendable {
     /// The run that encrypted it, and the number that run gave it; zeros when it is not encrypted.
     var salt = ObjectID(high: 0, low: 0)
     var counter: UInt64 = 0
+    /// Written as it was read.
+    var reserved: UInt32 = 0
     /// Bytes after decompression.
     var plainLength: Int
     /// Bytes of the payload as stored.
@@ -44,7 +46,7 @@ struct RecordHeader: Hashable, Sendable {
         result.reserveCapacity(headSize)
         result += salt.bytes
         result.appendLittleEndian(counter)
-        result += [UInt8](repeating: 0, count: 4)
+        result.appendLittleEndian(reserved)
         let listed = self.listed
         let check = unsafe CRC32.castagnoli.checksum(
             listed.span.bytes, continuing: CRC32.castagnoli.checksum(result))
@@ -127,6 +129,7 @@ struct RecordHeader: Hashable, Sendable {
         self.cipher = cipher
         self.salt = try ObjectID(span, "session salt", at: offset + 16)
         self.counter = try span.littleEndian(UInt64.self, "counter", at: offset + 32)
+        self.reserved = try span.littleEndian(UInt32.self, "reserved", at: offset + 40)
         self.compression = compression
         self.plainLength = plain
         self.storedLength = stored

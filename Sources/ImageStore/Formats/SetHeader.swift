@@ -7,6 +7,9 @@ import Geometry
 
 /// The set's constants: `set.a` and `set.b`, and a copy in every pack and recovery point. 128 bytes; see
 /// `docs/image-format.md`, section 3.
+///
+/// Two are equal when all fields this version knows are: a later version may set bits in the copy of a set's top that older
+/// packs and points do not have.
 struct SetHeader: Hashable, Sendable {
     /// Set id: 16 random bytes.
     var id: ObjectID
@@ -20,6 +23,8 @@ struct SetHeader: Hashable, Sendable {
     var parity: UInt8 = 0
     /// Made from the master key and bytes 0 … 63 of this header; zeros in a set that is not encrypted.
     var keyCheck = UnitID(a: 0, b: 0, c: 0, d: 0)
+    /// The bytes that were read: masks of features and reserved bytes are written as they were. A new header has none set.
+    private var raw = SetHeader.blank
 
     /// Version of the format this program writes and reads.
     static let version: UInt16 = 1
@@ -52,24 +57,40 @@ struct SetHeader: Hashable, Sendable {
         self.parity = parity
     }
 
+    /// A header of which only what no field holds is set.
+    private static let blank: [UInt8] = {
+        var result = magic
+        result.appendLittleEndian(version)
+        result.appendLittleEndian(UInt16(size))
+        return result + [UInt8](repeating: 0, count: size - result.count)
+    }()
+
+    /// Where the set id begins: behind magic, version, size and the masks of features.
+    private static let masksEnd = 24
+
     var bytes: [UInt8] {
-        var result = SetHeader.magic
-        result.appendLittleEndian(SetHeader.version)
-        result.appendLittleEndian(UInt16(SetHeader.size))
-        result.appendLittleEndian(UInt32(0))  // features without which the set cannot be read
-        result.appendLittleEndian(UInt32(0))  // features without which it must not be written
-        result.appendLittleEndian(UInt32(0))  // features that may be ignored
+        var result = Array(raw[..<SetHeader.masksEnd])
         result += id.bytes
         result.appendLittleEndian(created)
         result.appendLittleEndian(UInt32(unitSize))
         result.appendLittleEndian(UInt32(SetHeader.frameSize))
         result.appendLittleEndian(UInt32(SetHeader.pageUnits))
-        result += [isEncrypted ? StoredID.hmacSHA256 : StoredID.sha256, cipher, parity, 0]
+        result += [isEncrypted ? StoredID.hmacSHA256 : StoredID.sha256, cipher, parity, raw[63]]
         keyCheck.append(to: &result)
-        result += [UInt8](repeating: 0, count: SetHeader.size - 4 - result.count)
+        result += raw[result.count..<SetHeader.size - 4]
         result.appendLittleEndian(CRC32.castagnoli.checksum(result))
         return result
     }
+
+    static func == (left: SetHeader, right: SetHeader) -> Bool {
+        left.id == right.id && left.created == right.created && left.unitSize == right.unitSize
+            && left.cipher == right.cipher && left.parity == right.parity && left.keyCheck == right.keyCheck
+    }
+
+    func hash(into hasher: inout Hasher) { hasher.combine(id) }
+
+    /// Whether a writer must keep its hands off: it has features that writers must know, and this one does not.
+    var forbidsWriting: Bool { raw[16..<20].contains { $0 != 0 } }
 
     /// What the first bytes of something say it is.
     enum Claim: Equatable {
@@ -124,12 +145,7 @@ struct SetHeader: Hashable, Sendable {
                 expected: "\(SetHeader.frameSize), \(SetHeader.pageUnits), known numbers, at most 50")
         }
         keyCheck = try UnitID(span, "key check", at: 64)
-    }
-
-    /// Whether a writer must keep its hands off: bits of features it does not know.
-    static func forbidsWriting(_ span: RawSpan) -> Bool {
-        guard let bits = try? span.littleEndian(UInt32.self, "write features", at: 16) else { return true }
-        return bits != 0
+        raw = (0..<SetHeader.size).map { unsafe span.unsafeLoad(fromByteOffset: $0, as: UInt8.self) }
     }
 }
 
@@ -216,9 +232,21 @@ enum ObjectName {
     /// The name of the second copy of the object `name`.
     static func copy(of name: String) -> String { "\(copies)/\(name)" }
 
-    /// The id in a pack's or point's name; `nil` for other names.
+    /// The id in the name of an object of a kind, told by its ending (`.pack`, `.point`, `.key`, `.moves`, `.gone`), or of its
+    /// second copy; `nil` for other names, such as those of files somebody keeps in a folder below.
     static func id(_ name: String, suffix: String) -> ObjectID? {
-        guard let file = name.split(separator: "/").last, file.hasSuffix(suffix) else { return nil }
-        return ObjectID(file.dropLast(suffix.utf8.count))
+        guard let file = name.split(separator: "/").last, file.hasSuffix(suffix),
+            let id = ObjectID(file.dropLast(suffix.utf8.count))
+        else { return nil }
+        let first: String
+        switch suffix {
+        case ".pack": first = pack(id)
+        case ".point": first = point(id)
+        case ".key": first = key(id)
+        case ".moves": first = moves(id)
+        case ".gone": return name == tombstone(id) ? id : nil
+        default: return nil
+        }
+        return name == first || name == copy(of: first) ? id : nil
     }
 }

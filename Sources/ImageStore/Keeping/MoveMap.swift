@@ -4,13 +4,14 @@
 import BinaryFields
 import Findings
 import Geometry
+import Threads
 
 /// All the moves of a set: where to look for records whose packs were removed.
 struct MoveMap: Sendable {
     /// Sound tables, by the order of their names.
     private(set) var tables: [(id: ObjectID, file: MovesFile)] = []
     /// Copies that are missing or damaged, by name.
-    private(set) var damaged: [(name: String, fault: Fault)] = []
+    private(set) var damaged: [(name: String, fault: Fault, place: String?)] = []
 
     /// Most objects looked at. One is usual; a prune that was interrupted leaves a few.
     static let mostTables = 64
@@ -21,40 +22,57 @@ struct MoveMap: Sendable {
 
     init() {}
 
-    /// Reads all moves of the set, each from its first or second copy.
-    init(_ store: any ObjectStore, _ set: SetHeader) throws(Fault) {
+    /// Reads all moves of the set, each from its first or second copy. `forReading`, a folder that cannot be listed is
+    /// among what is damaged; else it is a fault: what is not listed must not be taken for absent.
+    init(_ store: any ObjectStore, _ set: SetHeader, forReading: Bool = false) throws(Fault) {
         // A prune puts the new table before it removes the old one: who finds a listed table gone looks again.
         for _ in 0..<5 {
-            if try load(store, set) { return }
+            if try load(store, set, forReading) { return }
         }
     }
 
     /// False when an object vanished after it was listed.
-    private mutating func load(_ store: any ObjectStore, _ set: SetHeader) throws(Fault) -> Bool {
+    private mutating func load(
+        _ store: any ObjectStore, _ set: SetHeader, _ forReading: Bool
+    ) throws(Fault) -> Bool {
         tables = []
         damaged = []
         var ids: Set<ObjectID> = []
         for folder in [ObjectName.moves, ObjectName.copy(of: ObjectName.moves)] {
-            for object in try store.list(folder) {
+            let listing = store.listReadable(folder)
+            if !forReading, let fault = listing.faults.first { throw fault }
+            damaged += listing.faults.map { (folder, $0, nil) }
+            for object in listing.objects {
                 if let id = ObjectName.id(object.name, suffix: ".moves") { ids.insert(id) }
             }
         }
         var total = 0
         var complete = true
-        for id in ids.sorted().prefix(MoveMap.mostTables) {
+        for id in ids.sorted().prefix(MoveMap.mostTables) where total < MoveMap.mostEntries {
+            try Interruption.check()
             var sound: MovesFile?
-            var faults: [(name: String, fault: Fault)] = []
+            var faults: [(name: String, fault: Fault, place: String?)] = []
             var there = 0
             for name in [ObjectName.moves(id), ObjectName.copy(of: ObjectName.moves(id))] {
-                do throws(Fault) {
-                    let file = try MoveMap.read(store, name, id, set)
-                    there += 1
-                    sound = sound ?? file
-                } catch {
-                    guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
-                    if error.extent != nil || error.code == .storeFailed { there += 1 }
-                    faults.append((name, error))
+                let before = there
+                var absent: Fault?
+                for place in store.places {
+                    do throws(Fault) {
+                        let file = try MoveMap.read(place, name, id, set)
+                        there += 1
+                        sound = sound ?? file
+                    } catch {
+                        guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+                        // The fault for a file that is missing has no extent.
+                        if error.extent == nil, error.code == .setDamaged {
+                            absent = absent ?? error
+                        } else {
+                            there += 1
+                            faults.append((name, error, place.name))
+                        }
+                    }
                 }
+                if there == before, let absent { faults.append((name, absent, nil)) }
             }
             if there == 0 {
                 complete = false

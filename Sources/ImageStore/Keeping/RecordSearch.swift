@@ -4,6 +4,7 @@
 import BinaryFields
 import Findings
 import Geometry
+import Threads
 
 /// What all footers of a set list, to find a record that is in no place anything says: the last resort when a pack and
 /// what says where its records went are both lost. 16 bytes a unit, sorted; bounded.
@@ -20,11 +21,13 @@ struct RecordSearch: Sendable {
     /// Most units remembered: 128 MiB. Later ones are not found.
     private static let most = 1 << 23
 
-    /// Reads the footers of all packs; damaged ones are left out.
+    /// Reads the footers of all packs; those that are damaged or cannot be opened are left out.
     init(_ store: any ObjectStore, _ set: SetHeader) throws(Fault) {
         let hasher = try Hasher256()
-        for object in try store.list(ObjectName.packs).sorted(by: { $0.name < $1.name }) {
-            guard let id = ObjectName.id(object.name, suffix: ".pack"), let handle = try store.open(object.name),
+        for object in store.listReadable(ObjectName.packs).objects.sorted(by: { $0.name < $1.name }) {
+            try Interruption.check()
+            guard let id = ObjectName.id(object.name, suffix: ".pack"),
+                let handle = (try? store.open(object.name)) ?? nil,
                 let pack = try? PackStructure.read(
                     handle, name: "\(store.name)/\(object.name)", id: id, set: set, hasher: hasher)
             else { continue }

@@ -46,6 +46,7 @@ public final class SetKeeper: Sendable {
         for name in named {
             let name = name.lowercased()
             if name == "latest" {
+                try reader.requireKnownLatest()
                 chosen.insert(try reader.point().summary.id)
                 continue
             }

@@ -48,7 +48,7 @@ struct KeySlots {
     /// Slots of which no copy is sound, while one is damaged: nobody knows what opened them.
     var lost: [ObjectID] = []
     /// Copies that are missing or damaged, by name, with the reason.
-    var damaged: [(name: String, what: String)] = []
+    var damaged: [(name: String, what: String, place: String?)] = []
     /// Names of first or second copies that are not there.
     var missing: [String] = []
 
@@ -56,7 +56,9 @@ struct KeySlots {
     init(_ store: any ObjectStore, _ set: SetHeader) throws(Fault) {
         var ids: Set<ObjectID> = []
         for folder in [ObjectName.keys, ObjectName.copy(of: ObjectName.keys)] {
-            for object in try store.list(folder) {
+            let listing = store.listReadable(folder)
+            damaged += listing.faults.map { (folder, $0.what, nil) }
+            for object in listing.objects {
                 if let id = ObjectName.id(object.name, suffix: ".key") { ids.insert(id) }
             }
         }
@@ -64,23 +66,26 @@ struct KeySlots {
         count = ids.count
         for id in ids.sorted().prefix(KeySlots.most) {
             var sound: KeySlot?
-            var foreign: [(name: String, what: String)] = []
+            var foreign: [(name: String, what: String, place: String?)] = []
             for name in [ObjectName.key(id), ObjectName.copy(of: ObjectName.key(id))] {
-                do throws(Fault) {
-                    guard let handle = try store.open(name) else {
-                        missing.append(name)
-                        continue
+                var isThere = false
+                for place in store.places {
+                    do throws(Fault) {
+                        guard let handle = try place.open(name) else { continue }
+                        isThere = true
+                        let slot = try KeySlots.read(handle, id)
+                        if slot.set == set {
+                            sound = sound ?? slot
+                        } else {
+                            foreign.append((name, "it is a key slot of set \(slot.set.id.text)", place.name))
+                        }
+                    } catch {
+                        guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+                        isThere = true
+                        damaged.append((name, error.what, place.name))
                     }
-                    let slot = try KeySlots.read(handle, id)
-                    if slot.set == set {
-                        sound = sound ?? slot
-                    } else {
-                        foreign.append((name, "it is a key slot of set \(slot.set.id.text)"))
-                    }
-                } catch {
-                    guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
-                    damaged.append((name, error.what))
                 }
+                if !isThere { missing.append(name) }
             }
             if let sound {
                 slots.append(sound)
@@ -145,8 +150,18 @@ struct KeySlots {
         var wrong: Fault?
         var attempt = 1
         while let secret = try ring.ask(name, attempt) {
+            var failed: Fault?
             for slot in slots {
-                guard let master = try slot.open(secret) else { continue }
+                let opened: Secret?
+                do throws(Fault) {
+                    opened = try slot.open(secret)
+                } catch {
+                    // One slot may need more memory than there is; the next may be the right one.
+                    if error.code == .interrupted { throw error }
+                    failed = failed ?? error
+                    continue
+                }
+                guard let master = opened else { continue }
                 guard try SetKeys.check(master: master, header: set.bytes, set: set.id) == set.keyCheck else {
                     throw Fault(
                         .setDamaged, what: "The set's header is not the one its key belongs to.", place: name,
@@ -156,6 +171,7 @@ struct KeySlots {
                 }
                 return (master, slot.id)
             }
+            if let failed { throw failed }
             let kinds = Set(slots.map(\.kind))
             let given: KeySlot.Kind = if case .passphrase = secret { .passphrase } else { .keyFile }
             wrong = refusal(of: given, kinds, isTyped: ring.isTyped, name)
@@ -229,6 +245,7 @@ public struct SetKeyring: Sendable {
     private let store: any ObjectStore
     private let set: SetHeader
     private let master: Secret
+    private let isReadOnly: Bool
     /// Id of the slot that opened the set.
     public let openedBy: String
 
@@ -240,6 +257,7 @@ public struct SetKeyring: Sendable {
                 .unsupported, what: "The set is not encrypted.", place: store.name,
                 remedy: "Encryption is chosen when a set is made: begin a new one with `relight backup --encrypt`.")
         }
+        isReadOnly = found.readOnly
         self.store = store
         set = header
         let opened = try KeySlots(store, header).open(keys, header, name: store.name)
@@ -262,6 +280,7 @@ public struct SetKeyring: Sendable {
     public func add(
         _ secret: SetSecret, label: String, time: UInt64, cost: Int = NewEncryption().cost
     ) throws(Fault) -> String {
+        guard !isReadOnly else { throw SetAccess.mustNotBeWritten(store.name) }
         let slot = try KeySlot(
             master, for: secret, label: label, created: time,
             cost: KeySlot.Cost(logN: min(max(cost, 10), 20), r: 8, p: 1),
@@ -284,6 +303,7 @@ public struct SetKeyring: Sendable {
     /// Returns the slot's whole id.
     @discardableResult
     public func remove(_ prefix: String) throws(Fault) -> String {
+        guard !isReadOnly else { throw SetAccess.mustNotBeWritten(store.name) }
         let slots = try self.slots()
         let matches = slots.filter { !prefix.isEmpty && $0.id.hasPrefix(prefix.lowercased()) }
         guard matches.count == 1, let id = ObjectID(matches[0].id) else {

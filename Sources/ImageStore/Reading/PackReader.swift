@@ -73,7 +73,7 @@ final class PackShelf: Sendable {
             // Space may have been reclaimed since the moves were read, which is looked for once for each pack.
             if relocations.withLock({ $0.asked.insert(place.pack).inserted }) {
                 try store.awaitListings()
-                let map = try MoveMap(store, set)
+                let map = try MoveMap(store, set, forReading: true)
                 relocations.withLock { $0.map = map }
                 if let found = try follow(start, map, copy) { return (found.0, place.moved(to: found.1)) }
             }
@@ -94,7 +94,7 @@ final class PackShelf: Sendable {
     /// The moves as they were when they were last read.
     func moves() throws(Fault) -> MoveMap {
         if let known = relocations.withLock({ $0.map }) { return known }
-        let map = try MoveMap(store, set)
+        let map = try MoveMap(store, set, forReading: true)
         relocations.withLock { $0.map = $0.map ?? map }
         return map
     }
@@ -264,80 +264,5 @@ struct PackStructure: Sendable {
             .setDamaged, what: "Damaged at byte \(offset): \(error).", place: name,
             remedy: "Run `relight verify` to see what is lost; put the file back if you have another copy.",
             extent: Extent(start: ByteCount(offset), length: .zero))
-    }
-}
-
-/// Walks through a pack's records without its footer, finding the next record after damage.
-struct PackScanner {
-    enum Item {
-        /// A record with a sound head whose payload lies inside the pack. The bytes are valid until the next step.
-        case record(offset: Int, RecordHeader)
-        /// Bytes that are no record.
-        case gap(Range<Int>)
-    }
-    private let handle: any ObjectHandle
-    private let unitSize: Int
-    private let end: Int
-    private var position: Int
-    private let window = ByteBuffer(4 << 20)
-    private var windowStart = 0
-    private var windowCount = 0
-
-    /// Scans bytes `start ..< end`.
-    init(_ handle: any ObjectHandle, unitSize: Int, from start: Int, to end: Int) {
-        self.handle = handle
-        self.unitSize = unitSize
-        self.position = start
-        self.end = end
-    }
-
-    /// The next item; `nil` at the end.
-    mutating func next() throws(Fault) -> Item? {
-        guard position < end else { return nil }
-        if let record = try record(at: position) {
-            let item = Item.record(offset: position, record)
-            position += record.totalSize
-            return item
-        }
-        let start = position
-        position += RecordHeader.alignment
-        while position < end {
-            if try record(at: position) != nil { return .gap(start..<position) }
-            position += RecordHeader.alignment
-        }
-        position = end
-        return .gap(start..<end)
-    }
-
-    /// The payload of the record last returned.
-    func payload(_ record: RecordHeader, at offset: Int) -> UnsafeRawBufferPointer {
-        let start = offset + record.headSize - windowStart
-        return unsafe window.bytes(start..<start + record.storedLength)
-    }
-
-    /// The padding after the payload of the record last returned.
-    func padding(_ record: RecordHeader, at offset: Int) -> UnsafeRawBufferPointer {
-        let start = offset - windowStart
-        return unsafe window.bytes(start + record.headSize + record.storedLength..<start + record.totalSize)
-    }
-
-    private mutating func record(at offset: Int) throws(Fault) -> RecordHeader? {
-        guard end - offset >= RecordHeader.fixedSize + UnitID.size else { return nil }
-        try load(offset, min(RecordHeader.fixedSize + RecordHeader.maximumIDs * UnitID.size, end - offset))
-        let span = unsafe RawSpan(_unsafeBytes: window.bytes(0..<windowCount))
-        guard span.matches(RecordHeader.magic, at: offset - windowStart),
-            let record = try? RecordHeader(span, at: offset - windowStart, unitSize: unitSize),
-            record.totalSize <= end - offset
-        else { return nil }
-        try load(offset, record.totalSize)
-        return record
-    }
-
-    private mutating func load(_ offset: Int, _ count: Int) throws(Fault) {
-        if offset >= windowStart, offset + count <= windowStart + windowCount { return }
-        let size = min(window.count, end - offset)
-        try handle.read(at: UInt64(offset), size, into: window)
-        windowStart = offset
-        windowCount = size
     }
 }

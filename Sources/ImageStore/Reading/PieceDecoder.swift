@@ -158,9 +158,16 @@ import Geometry
 
     /// Reads a record into the buffer and checks its head. `id` is what the point knows of it: its id number `index`.
     private func read(
-        _ hint: RecordPlace, copy: Bool, id: UnitID, index: Int
+        _ hint: RecordPlace, copy: Bool, id: UnitID, index: Int, in store: Int? = nil
     ) throws(Fault) -> RecordHeader {
-        let (handle, place) = try point.reader.shelf.locate(hint, copy: copy, id: id, index: index)
+        var (handle, place) = try point.reader.shelf.locate(hint, copy: copy, id: id, index: index)
+        if let store {
+            let name = ObjectName.pack(place.pack)
+            guard let other = try point.reader.store.places[store].open(copy ? ObjectName.copy(of: name) : name) else {
+                throw damaged(place, "there is no such file in this place", copy: copy)
+            }
+            handle = other
+        }
         let size = handle.size.bytes
         guard UInt64(place.offset) <= size, UInt64(place.length) <= size - UInt64(place.offset) else {
             throw damaged(place, "the file is cut off at \(size) bytes", copy: copy)
@@ -189,18 +196,23 @@ import Geometry
             do throws(Fault) {
                 return try page(reference, number: number, of: stream, copy: true)
             } catch {
+                for place in point.reader.store.places.indices.dropFirst() {
+                    if let runs = try? page(reference, number: number, of: stream, copy: true, in: place) {
+                        return runs
+                    }
+                }
                 throw first
             }
         }
     }
 
-    /// Reads one copy of a page.
+    /// Reads one copy of a page; the one in a certain place of the set instead of the first that has it, if that is given.
     func page(
-        _ reference: PageReference, number: UInt64, of stream: PointStream, copy: Bool
+        _ reference: PageReference, number: UInt64, of stream: PointStream, copy: Bool, in store: Int? = nil
     ) throws(Fault) -> [PageRun] {
         current = nil
         let place = reference.place
-        let record = try read(place, copy: copy, id: reference.hash, index: 0)
+        let record = try read(place, copy: copy, id: reference.hash, index: 0, in: store)
         guard record.kind == .page, record.ids == [reference.hash] else {
             throw damaged(place, "it is not the list the recovery point means", copy: copy)
         }

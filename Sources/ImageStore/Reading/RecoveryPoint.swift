@@ -40,7 +40,7 @@ public final class RecoveryPoint: Sendable {
     }
 
     /// The packs it needs, by name, that are missing or have another size, and whose records were not moved elsewhere.
-    /// Quick: looks at names, sizes and moves only.
+    /// Quick: looks at names, sizes and moves only. Where a folder cannot be listed, the packs are asked for by name.
     public func missingPacks() throws(Fault) -> [String] {
         try PackListing(reader).missing(of: self)
     }
@@ -49,21 +49,30 @@ public final class RecoveryPoint: Sendable {
 /// The packs of a set as they are listed, to look for those that points need.
 struct PackListing {
     private var sizes: [String: UInt64] = [:]
+    private var isWhole = true
+    private let store: any ObjectStore
     private let moves: MoveMap
 
     /// Lists the packs of a set, and reads its moves.
     init(_ reader: SetReader) throws(Fault) {
+        store = reader.store
         for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
-            for object in try reader.store.list(folder) { sizes[object.name] = object.size.bytes }
+            let listing = reader.store.listReadable(folder)
+            for object in listing.objects { sizes[object.name] = object.size.bytes }
+            isWhole = isWhole && listing.faults.isEmpty
         }
-        moves = try MoveMap(reader.store, reader.set)
+        moves = try MoveMap(reader.store, reader.set, forReading: true)
     }
 
     /// See ``RecoveryPoint/missingPacks()``.
     func missing(of point: RecoveryPoint) -> [String] {
         func isThere(_ name: String, _ size: UInt64?) -> Bool {
             // Packs of lists are there twice; one sound copy will do.
-            [name, ObjectName.copy(of: name)].contains { sizes[$0] != nil && (size == nil || sizes[$0] == size) }
+            [name, ObjectName.copy(of: name)].contains { name in
+                var found = sizes[name]
+                if found == nil, !isWhole { found = ((try? store.open(name)) ?? nil)?.size.bytes }
+                return found != nil && (size == nil || found == size)
+            }
         }
         return point.file.packs.filter { pack in
             !isThere(ObjectName.pack(pack.id), pack.size)

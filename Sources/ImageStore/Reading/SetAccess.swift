@@ -30,7 +30,17 @@ enum SetAccess {
         var any = false
         var unknown: Fault?
         for name in ObjectName.headers {
-            guard let handle = try store.open(name) else {
+            let opened: (any ObjectHandle)?
+            do throws(Fault) {
+                opened = try store.open(name)
+            } catch {
+                // A file that cannot be opened must not hide the other copy, nor one unreadable sector.
+                guard error.code == .storeFailed || error.code == .setDamaged else { throw error }
+                any = true
+                found.lostCopies.append(name)
+                continue
+            }
+            guard let handle = opened else {
                 found.lostCopies.append(name)
                 continue
             }
@@ -44,31 +54,34 @@ enum SetAccess {
             do throws(Fault) {
                 bytes = try handle.bytes(at: .zero, count: Int(min(handle.size.bytes, UInt64(SetHeader.size))))
             } catch {
-                // One unreadable sector must not hide the other copy.
                 found.lostCopies.append(name)
                 continue
             }
+            let header: SetHeader?
             do throws(Fault) {
-                if let header = try read(bytes, "\(store.name)/\(name)"), exact {
-                    if let first = found.header, first != header {
-                        // One of them belongs to another set. Points and packs know which.
-                        let known = try? rescue(store)
-                        found.lostCopies.append(known == header ? ObjectName.headers[0] : name)
-                        if known == header {
-                            found.header = header
-                            unsafe found.readOnly = SetHeader.forbidsWriting(bytes.span.bytes)
-                        }
-                        continue
-                    }
-                    found.header = found.header ?? header
-                    unsafe found.readOnly = found.readOnly || SetHeader.forbidsWriting(bytes.span.bytes)
-                    continue
-                }
+                header = try read(bytes, "\(store.name)/\(name)")
             } catch {
                 // Beside a sound copy of this version, another number is damage.
                 unknown = unknown ?? error
+                found.lostCopies.append(name)
+                continue
             }
-            found.lostCopies.append(name)
+            guard let header, exact else {
+                found.lostCopies.append(name)
+                continue
+            }
+            guard let first = found.header, first != header else {
+                found.header = found.header ?? header
+                found.readOnly = found.readOnly || header.forbidsWriting
+                continue
+            }
+            // One of them belongs to another set. Points and packs know which.
+            let known = try rescue(store)
+            found.lostCopies.append(known == header ? ObjectName.headers[0] : name)
+            if known == header {
+                found.header = header
+                found.readOnly = header.forbidsWriting
+            }
         }
         if found.header != nil { return found }
         if let unknown { throw unknown }
@@ -76,10 +89,13 @@ enum SetAccess {
         // The headers come before everything else: what refers to a set, or holds its content, is not begun anew.
         var isSet = any
         for folder in [ObjectName.points, ObjectName.packs] where !isSet {
-            for place in [folder, ObjectName.copy(of: folder)] where !isSet { isSet = try !store.list(place).isEmpty }
+            for place in [folder, ObjectName.copy(of: folder)] where !isSet {
+                isSet = !store.listReadable(place).objects.isEmpty
+            }
         }
         if isSet {
             found.header = try rescue(store)
+            found.readOnly = found.header?.forbidsWriting ?? false
             guard found.header != nil else {
                 throw Fault(
                     .setDamaged,
@@ -116,23 +132,58 @@ enum SetAccess {
         }
     }
 
-    /// Every recovery point and pack begins with a copy of the header.
+    /// Every point, pack, key slot and moves object holds a copy of the header. Throws `set.damaged` when they tell of
+    /// different sets: a file of another one may lie among them, and nobody knows which that is.
     private static func rescue(_ store: any ObjectStore) throws(Fault) -> SetHeader? {
-        let folders = [
-            ObjectName.points, ObjectName.copy(of: ObjectName.points), ObjectName.packs, ObjectName.keys,
-        ]
-        for folder in folders {
-            for object in try store.list(folder).sorted(by: { $0.name < $1.name }).prefix(100) {
+        var found: (header: SetHeader, place: String)?
+        var unknown: Fault?
+        let first = [ObjectName.points, ObjectName.packs, ObjectName.keys, ObjectName.moves]
+        for folder in first + first.map({ ObjectName.copy(of: $0) }) {
+            let objects = store.listReadable(folder).objects
+            for object in objects.sorted(by: { $0.name < $1.name }).prefix(100) {
                 let offset =
                     object.name.hasSuffix(".pack")
-                    ? 64 : object.name.hasSuffix(".key") ? 256 : PointFile.headerSize - 128
-                guard object.size.bytes >= UInt64(offset + SetHeader.size), let handle = try store.open(object.name),
+                    ? 64 : object.name.hasSuffix(".key") ? 256 : PointFile.headerSize - SetHeader.size
+                guard object.size.bytes >= UInt64(offset + SetHeader.size),
+                    let handle = (try? store.open(object.name)) ?? nil,
                     let bytes = try? handle.bytes(at: ByteCount(UInt64(offset)), count: SetHeader.size)
                 else { continue }
-                if let header = try read(bytes, "\(store.name)/\(object.name)") { return header }
+                let place = "\(store.name)/\(object.name)"
+                let header: SetHeader?
+                do throws(Fault) { header = try read(bytes, place) } catch {
+                    unknown = unknown ?? error
+                    continue
+                }
+                guard let header else { continue }
+                guard let known = found else {
+                    found = (header, place)
+                    continue
+                }
+                guard known.header == header else {
+                    throw Fault(
+                        .setDamaged,
+                        what: "The set's headers are damaged or missing, and its files belong to different sets: "
+                            + "\(known.place) to \(known.header.id.text), \(place) to \(header.id.text).",
+                        place: store.name,
+                        remedy:
+                            "Put \(ObjectName.headers[0]) back from another copy of the set, or take away the files that "
+                            + "belong to another set.")
+                }
             }
         }
-        return nil
+        if found == nil, let unknown { throw unknown }
+        return found?.header
+    }
+
+    /// Throws `set.version` when the set has features only newer writers know.
+    static func requireWritable(_ store: any ObjectStore) throws(Fault) {
+        guard try !look(at: store).readOnly else { throw mustNotBeWritten(store.name) }
+    }
+
+    static func mustNotBeWritten(_ place: String) -> Fault {
+        Fault(
+            .setVersion, what: "The set has features this program must not write to.", place: place,
+            remedy: "Use a newer version of Relight for it; this one can read it.")
     }
 
     /// The header of a set to be read.

@@ -38,12 +38,14 @@ public final class SetReader: Sendable {
         self.set = header
         self.keys = header.isEncrypted ? try unlock(header) : nil
         self.shelf = PackShelf(store: store, set: header)
-        self.findings = found.lostCopies.map { name in
-            Finding(
-                .warning, "set.lost-copy",
-                what: "This copy of the set's header is missing or damaged; the next backup writes it again.",
-                place: "\(store.name)/\(name)")
-        }
+        self.findings =
+            store.openingFindings
+            + found.lostCopies.map { name in
+                Finding(
+                    .warning, "set.lost-copy",
+                    what: "This copy of the set's header is missing or damaged; the next backup writes it again.",
+                    place: "\(store.name)/\(name)")
+            }
     }
 
     /// The set's id: 32 hexadecimal digits.
@@ -76,12 +78,17 @@ public final class SetReader: Sendable {
         public var points: [PointSummary]
         /// Points of which a copy or all copies are damaged, named by their files.
         public var findings: [Finding]
+        /// Ids of points of which no copy can be read. Each may be newer than those that can.
+        public var unreadable: [String] = []
     }
 
     /// All recovery points. A damaged point does not hide the others: it is among the findings.
     public func points() throws(Fault) -> Listing {
-        var listing = Listing(points: [], findings: findings)
-        for id in try ids() {
+        let (ids, faults) = try readableIDs()
+        var listing = Listing(
+            points: [],
+            findings: findings + faults.map { Finding(.warning, $0.code.rawValue, what: $0.what, place: $0.place) })
+        for id in ids {
             do throws(Fault) {
                 let point = try load(id)
                 listing.points.append(point.summary)
@@ -89,6 +96,7 @@ public final class SetReader: Sendable {
             } catch {
                 guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
                 listing.findings.append(Finding(.loss, error.code.rawValue, what: error.what, place: error.place))
+                listing.unreadable.append(id.text)
             }
         }
         listing.points.sort { ($0.number, $0.facts.time, $0.id) < ($1.number, $1.facts.time, $1.id) }
@@ -97,7 +105,7 @@ public final class SetReader: Sendable {
 
     /// Opens a point by a prefix of its id or of the id of the point it is a copy of, or by `latest`. Throws `set.no-such-point` with those there are.
     public func point(_ name: String = "latest") throws(Fault) -> RecoveryPoint {
-        let ids = try self.ids()
+        let ids = try readableIDs().ids
         if name == "latest" {
             let listing = try points()
             guard let last = listing.points.last, let id = ObjectID(last.id) else {
@@ -133,35 +141,65 @@ public final class SetReader: Sendable {
             place: store.name, remedy: "Use more digits of the id, or `latest`; `relight points` lists them.")
     }
 
-    /// Ids of all points of which a first or second copy exists, in order.
+    /// Throws `set.damaged` when a point cannot be read: it may be newer than the one that `latest` stands for.
+    public func requireKnownLatest() throws(Fault) {
+        let listing = try points()
+        guard let lost = listing.unreadable.first, let last = listing.points.last else { return }
+        let more = listing.unreadable.count - 1
+        throw Fault(
+            .setDamaged,
+            what:
+                "The recovery point \(lost)\(more > 0 ? " and \(more) more" : "") cannot be read, and may be newer than the "
+                + "one that would be taken as latest (\(last.shortID)).",
+            place: store.name,
+            remedy:
+                "Name the point by its id; `relight points` lists them, `relight repair` tells whether the damaged one can "
+                + "be put back.")
+    }
+
+    /// Ids of all points of which a first or second copy exists, in order. Throws when a folder cannot be listed.
     func ids() throws(Fault) -> [ObjectID] {
+        let (ids, faults) = try readableIDs()
+        if let fault = faults.first { throw fault }
+        return ids
+    }
+
+    /// Ids of all points that are listed in one of the two folders, in order, and why others may be missing. Throws when
+    /// none is listed because of that.
+    func readableIDs() throws(Fault) -> (ids: [ObjectID], faults: [Fault]) {
         var ids: Set<ObjectID> = []
+        var faults: [Fault] = []
         for folder in [ObjectName.points, ObjectName.copy(of: ObjectName.points)] {
-            for object in try store.list(folder) {
+            let listing = store.listReadable(folder)
+            faults += listing.faults
+            for object in listing.objects {
                 if let id = ObjectName.id(object.name, suffix: ".point") { ids.insert(id) }
             }
         }
-        return ids.sorted()
+        if ids.isEmpty, let fault = faults.first { throw fault }
+        return (ids.sorted(), faults)
     }
 
     /// Reads a point: its first copy, or its second when the first is damaged.
     func load(_ id: ObjectID) throws(Fault) -> RecoveryPoint {
         let name = ObjectName.point(id)
+        let second = ObjectName.copy(of: name)
         var findings: [Finding] = []
         var first: Fault?
-        for name in [name, ObjectName.copy(of: name)] {
+        for copy in [name, second] {
+            var passed: Fault?
             do throws(Fault) {
-                let file = try read(id, name)
-                if let first {
+                let file = try read(id, copy, passed: &passed)
+                if let fault = first ?? passed {
                     findings.append(
                         Finding(
-                            .warning, "set.lost-copy", what: "\(first.what) The second copy is sound and is used.",
-                            place: first.place))
-                } else if try store.open(ObjectName.copy(of: name)) == nil {
+                            .warning, "set.lost-copy", what: "\(fault.what) Another copy is sound and is used.",
+                            place: fault.place))
+                } else if ((try? store.open(second)) ?? nil) == nil {
                     findings.append(
                         Finding(
                             .warning, "set.lost-copy", what: "The point's second copy is missing.",
-                            place: "\(store.name)/\(ObjectName.copy(of: name))"))
+                            place: "\(store.name)/\(second)"))
                 }
                 return RecoveryPoint(self, file, id, findings: findings)
             } catch {
@@ -174,14 +212,32 @@ public final class SetReader: Sendable {
         throw first ?? Fault(.setDamaged, what: "The point cannot be read.", place: store.name, remedy: "")
     }
 
-    /// Reads one copy of a point.
+    /// Reads one copy of a point, from the first place where it is sound.
     func read(_ id: ObjectID, _ name: String) throws(Fault) -> PointFile {
-        let place = "\(store.name)/\(name)"
-        guard let handle = try store.open(name) else {
-            throw Fault(
-                .setDamaged, what: "The recovery point's file is missing.", place: place,
-                remedy: "Put the file back from a copy of the set.")
+        var passed: Fault?
+        return try read(id, name, passed: &passed)
+    }
+
+    /// As ``read(_:_:)``; tells what was wrong with the copy in a place that was passed over.
+    private func read(_ id: ObjectID, _ name: String, passed: inout Fault?) throws(Fault) -> PointFile {
+        for place in store.places {
+            do throws(Fault) {
+                if let file = try read(id, name, in: place) { return file }
+            } catch {
+                guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
+                passed = passed ?? error
+            }
         }
+        throw passed
+            ?? Fault(
+                .setDamaged, what: "The recovery point's file is missing.", place: "\(store.name)/\(name)",
+                remedy: "Put the file back from a copy of the set.")
+    }
+
+    /// Reads the copy of a point that lies in one of the set's places; `nil` when there is none.
+    func read(_ id: ObjectID, _ name: String, in store: any ObjectStore) throws(Fault) -> PointFile? {
+        let place = "\(store.name)/\(name)"
+        guard let handle = try store.open(name) else { return nil }
         let size = handle.size.bytes
         guard size >= UInt64(PointFile.headerSize) else {
             throw PackStructure.damaged(

@@ -15,6 +15,8 @@ public struct RepairReport: Hashable, Sendable {
         case records
         /// The set header, of which every pack and point holds a copy.
         case header
+        /// A list of what the set holds, from which the catalogue is made.
+        case listing
     }
 
     /// What is, or was, done about a damaged file.
@@ -31,12 +33,16 @@ public struct RepairReport: Hashable, Sendable {
     public struct Item: Hashable, Sendable {
         /// Its name in the set.
         public var file: String
+        /// The place it lies in, where the set lies in several and it is there; `nil` else.
+        public var place: String?
         /// Its size as far as it is there; `nil` when it is missing.
         public var size: ByteCount?
         /// A sentence that says what is wrong with it.
         public var what: String
         /// Where the right bytes come from; `nil` when from nowhere.
         public var source: Source?
+        /// Where the set lies in several places, the one the copy lies in that it is made from.
+        public var sourcePlace: String?
         /// What is or was done.
         public var outcome: Outcome
         /// Whether it is a pack that was marked: no backup builds upon it any more, so the next one stores anew what its

@@ -27,30 +27,54 @@ public struct SetRepair {
     /// What is damaged and how it can be repaired. Throws `store.failed`, `interrupted`.
     public func plan(events: EventHandler? = nil) throws(Fault) -> RepairReport {
         var report = RepairReport()
-        for name in try SetAccess.look(at: store).lostCopies {
-            report.items.append(
-                RepairReport.Item(
-                    file: name, size: try store.open(name)?.size, what: "The set header is missing or damaged.",
-                    source: .header, outcome: .planned))
+        for place in store.places {
+            let found = try SetAccess.look(at: place)
+            guard found.header != nil else { continue }
+            for name in found.lostCopies {
+                report.items.append(
+                    RepairReport.Item(
+                        file: name, place: label(place), size: ((try? place.open(name)) ?? nil)?.size,
+                        what: "The set header is missing or damaged.", source: .header, outcome: .planned))
+            }
         }
         report.files += ObjectName.headers.count
         for kind in SmallKind.allCases { try plan(kind, &report) }
         try planPacks(&report, events)
-        report.items.sort { $0.file < $1.file }
+        for place in store.places {
+            guard let problem = try Catalogue.problem(in: place, of: store, set) else { continue }
+            report.items.append(
+                RepairReport.Item(
+                    file: Catalogue.name, place: label(place), size: ((try? place.open(Catalogue.name)) ?? nil)?.size,
+                    what: problem, source: .listing, outcome: .planned))
+        }
+        report.items.sort { ($0.file, $0.place ?? "") < ($1.file, $1.place ?? "") }
         return report
     }
+
+    /// What to call one of the set's places; `nil` where there is only one.
+    private func label(_ place: any ObjectStore) -> String? { store.places.count > 1 ? place.name : nil }
+
+    /// The place of that name; all of them for none.
+    private func place(_ name: String?) -> any ObjectStore { store.places.first { $0.name == name } ?? store }
 
     /// Carries out what `plan` proposes. A file that cannot be repaired after all is listed as such; the others are
     /// repaired nevertheless. Throws `store.full`, `store.failed`, `interrupted`: what was not repaired is as it was.
     public func apply(_ plan: RepairReport, events: EventHandler? = nil) throws(Fault) -> RepairReport {
+        guard !set.forbidsWriting else { throw SetAccess.mustNotBeWritten(store.name) }
         var report = plan
         // Whoever reclaims space meanwhile leaves alone what is there now.
         let announcement = try store.announce(.writer)
         defer { announcement.end() }
         let references = try self.references()
-        // What a file is copied from may itself have to be repaired first.
-        let isCopy = report.items.map { item in if case .copy = item.source { true } else { false } }
-        let order = report.items.indices.filter { !isCopy[$0] } + report.items.indices.filter { isCopy[$0] }
+        // What a file is copied from may itself have to be repaired first; the catalogue lists all the others.
+        func turn(_ item: RepairReport.Item) -> Int {
+            switch item.source {
+            case .listing: 2
+            case .copy: 1
+            default: 0
+            }
+        }
+        let order = (0...2).flatMap { number in report.items.indices.filter { turn(report.items[$0]) == number } }
         for index in order {
             try Interruption.check()
             let item = report.items[index]
@@ -61,10 +85,10 @@ public struct SetRepair {
                 report.items[index].outcome = reason.map { .impossible($0) } ?? .repaired
             case .impossible(let why):
                 guard case .parity = item.source, let id = ObjectName.id(item.file, suffix: ".pack"),
-                    let handle = try store.open(item.file)
+                    let handle = try place(item.place).open(item.file)
                 else { continue }
                 events?(.step("repairing what can be of \(item.file)"))
-                let pack = try PackRepair(store, set, name: item.file, id: id, reference: references[id])
+                let pack = try PackRepair(place(item.place), set, name: item.file, id: id, reference: references[id])
                 let count = try pack.repairPartly(handle)
                 report.items[index].outcome = .impossible(
                     "\(why) \(count) \(count == 1 ? "block" : "blocks") of 4 KiB of other groups were made good.")
@@ -94,32 +118,42 @@ public struct SetRepair {
         _ item: RepairReport.Item, _ references: [ObjectID: PackReference]
     ) throws(Fault) -> String? {
         guard let source = item.source else { return "Nothing to repair it from." }
+        let target = place(item.place)
         if case .header = source {
-            try replace(item.file, with: set.bytes)
+            try replace(item.file, in: target, with: set.bytes)
+            return nil
+        }
+        if case .listing = source {
+            try Catalogue.write(to: store)
             return nil
         }
         if let id = ObjectName.id(item.file, suffix: ".pack") {
-            let pack = try PackRepair(store, set, name: item.file, id: id, reference: references[id])
+            let pack = try PackRepair(target, set, name: item.file, id: id, reference: references[id])
             if case .copy(let other) = source {
-                guard let handle = try store.open(other) else { return "The other copy is gone." }
+                guard let handle = try place(item.sourcePlace).open(other) else { return "The other copy is gone." }
                 return try pack.copy(handle)
             }
-            guard let handle = try store.open(item.file) else { return "The file is gone." }
+            guard let handle = try target.open(item.file) else { return "The file is gone." }
             return try pack.repair(handle)
         }
-        guard case .copy(let other) = source, let kind = SmallKind(item.file), let handle = try store.open(other) else {
-            return "The other copy is gone."
-        }
+        guard case .copy(let other) = source, let kind = SmallKind(item.file),
+            let handle = try place(item.sourcePlace).open(other)
+        else { return "The other copy is gone." }
         switch try kind.look(handle, other, set) {
         case .damaged(let problem): return "The other copy is damaged too. \(problem)"
         case .sound(let bytes):
-            try replace(item.file, with: bytes)
+            try replace(item.file, in: target, with: bytes)
+            // Somebody may have removed the object meanwhile: whoever of the two is later removes what is left.
+            if try place(item.sourcePlace).open(other) == nil {
+                try target.delete(item.file)
+                return "The object was removed while it was repaired."
+            }
             return nil
         }
     }
 
     /// Puts a small object in its place and reads it back.
-    private func replace(_ name: String, with bytes: [UInt8]) throws(Fault) {
+    private func replace(_ name: String, in store: any ObjectStore, with bytes: [UInt8]) throws(Fault) {
         let upload = try store.upload()
         do throws(Fault) {
             try unsafe upload.write(at: .zero, bytes.span.bytes)
@@ -219,45 +253,62 @@ public struct SetRepair {
     }
 
     private func plan(_ kind: SmallKind, _ report: inout RepairReport) throws(Fault) {
-        for first in try firstNames(kind.folder, kind.suffix) {
-            let names = [first, ObjectName.copy(of: first)]
-            var problems: [String?] = []
-            var sizes: [ByteCount?] = []
-            for name in names {
-                let handle = try store.open(name)
-                sizes.append(handle?.size)
-                guard let handle else {
-                    problems.append("The file is missing.")
-                    continue
-                }
-                report.files += 1
-                report.read = report.read.adding(handle.size) ?? report.read
-                if case .damaged(let what) = try kind.look(handle, name, set) {
-                    problems.append(what)
-                } else {
-                    problems.append(nil)
+        for first in firstNames(kind.folder, kind.suffix) {
+            var copies: [Copy] = []
+            for name in [first, ObjectName.copy(of: first)] {
+                copies += try self.copies(name) { (_, handle) throws(Fault) in
+                    report.files += 1
+                    report.read = report.read.adding(handle.size) ?? report.read
+                    if case .damaged(let what) = try kind.look(handle, name, set) { return what }
+                    return nil
                 }
             }
-            for index in 0..<2 {
-                guard let what = problems[index] else { continue }
-                let isPossible = problems[1 - index] == nil
+            for copy in copies {
+                guard let what = copy.problem else { continue }
+                let other = copies.first { $0.problem == nil }
                 report.items.append(
                     RepairReport.Item(
-                        file: names[index], size: sizes[index], what: what,
-                        source: isPossible ? .copy(names[1 - index]) : nil,
-                        outcome: isPossible ? .planned : .impossible("Both copies are damaged or missing.")))
+                        file: copy.name, place: copy.place.flatMap(label), size: copy.handle?.size, what: what,
+                        source: other.map { .copy($0.name) }, sourcePlace: other?.place.flatMap(label),
+                        outcome: other != nil ? .planned : .impossible("All copies are damaged or missing.")))
             }
         }
     }
 
+    /// One copy of an object, and what is wrong with it.
+    private struct Copy {
+        var name: String
+        /// `nil` when it is missing everywhere.
+        var place: (any ObjectStore)?
+        var handle: (any ObjectHandle)?
+        var problem: String?
+    }
+
+    /// The copies of an object in all places, each looked at by `look`; one that is missing when there is none.
+    private func copies(
+        _ name: String, _ look: (any ObjectStore, any ObjectHandle) throws(Fault) -> String?
+    ) throws(Fault) -> [Copy] {
+        var result: [Copy] = []
+        for place in store.places {
+            do throws(Fault) {
+                guard let handle = try place.open(name) else { continue }
+                result.append(Copy(name: name, place: place, handle: handle, problem: try look(place, handle)))
+            } catch {
+                guard error.code == .storeFailed || error.code == .setDamaged else { throw error }
+                result.append(Copy(name: name, place: place, problem: error.what))
+            }
+        }
+        return result.isEmpty ? [Copy(name: name, problem: "The file is missing.")] : result
+    }
+
     /// Names of first copies, of which a first or a second copy is there.
-    private func firstNames(_ folder: String, _ suffix: String) throws(Fault) -> [String] {
+    private func firstNames(_ folder: String, _ suffix: String) -> [String] {
         var names: Set<String> = []
-        for object in try store.list(folder) where ObjectName.id(object.name, suffix: suffix) != nil {
+        for object in store.listReadable(folder).objects where ObjectName.id(object.name, suffix: suffix) != nil {
             names.insert(object.name)
         }
         let copies = ObjectName.copies + "/"
-        for object in try store.list(ObjectName.copy(of: folder))
+        for object in store.listReadable(ObjectName.copy(of: folder)).objects
         where ObjectName.id(object.name, suffix: suffix) != nil {
             names.insert(String(object.name.dropFirst(copies.utf8.count)))
         }
@@ -270,7 +321,7 @@ public struct SetRepair {
     private func references() throws(Fault) -> [ObjectID: PackReference] {
         var result: [ObjectID: PackReference] = [:]
         guard reader.isOpen else { return result }
-        for id in try reader.ids() {
+        for id in try reader.readableIDs().ids {
             do throws(Fault) {
                 for pack in try reader.load(id).file.packs { result[pack.id] = pack }
             } catch {
@@ -282,43 +333,46 @@ public struct SetRepair {
 
     private func planPacks(_ report: inout RepairReport, _ events: EventHandler?) throws(Fault) {
         let references = try self.references()
-        let listed = try store.list(ObjectName.packs) + store.list(ObjectName.copy(of: ObjectName.packs))
+        let listed =
+            store.listReadable(ObjectName.packs).objects
+            + store.listReadable(ObjectName.copy(of: ObjectName.packs)).objects
         let total = listed.reduce(ByteCount.zero) { $0.adding($1.size) ?? $0 }
         var done = ByteCount.zero
-        var names = Set(try firstNames(ObjectName.packs, ".pack"))
+        var names = Set(firstNames(ObjectName.packs, ".pack"))
         // A pack whose records were moved is not missing.
-        let moves = try MoveMap(store, set)
+        let moves = try MoveMap(store, set, forReading: true)
         for id in references.keys where moves.targets(of: id).isEmpty { names.insert(ObjectName.pack(id)) }
         for first in names.sorted() {
             guard let id = ObjectName.id(first, suffix: ".pack") else { continue }
             try Interruption.check()
             events?(.progress(Progress(phase: "checking", done: done, total: total)))
-            let pair = [first, ObjectName.copy(of: first)]
-            var states: [(handle: (any ObjectHandle)?, problem: String?)] = []
-            for name in pair {
-                let handle = try store.open(name)
-                guard let handle else {
-                    states.append((nil, "The file is missing."))
-                    continue
+            let second = ObjectName.copy(of: first)
+            var copies: [Copy] = []
+            for name in [first, second] {
+                copies += try self.copies(name) { (place, handle) throws(Fault) in
+                    let pack = try PackRepair(place, set, name: name, id: id, reference: references[id])
+                    let problem = try pack.problem(handle)
+                    report.files += 1
+                    report.read = report.read.adding(handle.size) ?? report.read
+                    done = done.adding(handle.size) ?? done
+                    return problem
                 }
-                let pack = try PackRepair(store, set, name: name, id: id, reference: references[id])
-                states.append((handle, try pack.problem(handle)))
-                report.files += 1
-                report.read = report.read.adding(handle.size) ?? report.read
-                done = done.adding(handle.size) ?? done
             }
             // Only packs of lists have a second copy. The first says which kind it is, where it can.
-            var isTwice = states[1].handle != nil
-            if !isTwice, let first = states[0].handle { isTwice = try isLists(first, id) }
-            for index in 0..<(isTwice ? 2 : 1) {
-                guard let problem = states[index].problem else { continue }
-                let other: String? = isTwice && states[1 - index].problem == nil ? pair[1 - index] : nil
+            var isTwice = copies.contains { $0.name == second && $0.place != nil }
+            for copy in copies where !isTwice && copy.name == first {
+                if let handle = copy.handle { isTwice = try isLists(handle, id) }
+            }
+            let start = report.items.count
+            for copy in copies where isTwice || copy.name == first {
+                guard let problem = copy.problem else { continue }
+                let other = copies.first { $0.problem == nil && (isTwice || $0.name == first) }
                 var item = RepairReport.Item(
-                    file: pair[index], size: states[index].handle?.size, what: problem, source: other.map { .copy($0) },
-                    outcome: .planned)
+                    file: copy.name, place: copy.place.flatMap(label), size: copy.handle?.size, what: problem,
+                    source: other.map { .copy($0.name) }, sourcePlace: other?.place.flatMap(label), outcome: .planned)
                 if other == nil {
-                    if let handle = states[index].handle {
-                        let pack = try PackRepair(store, set, name: pair[index], id: id, reference: references[id])
+                    if let handle = copy.handle, let place = copy.place {
+                        let pack = try PackRepair(place, set, name: copy.name, id: id, reference: references[id])
                         let cure = try pack.cure(handle)
                         item.source = cure.source
                         if !cure.why.isEmpty { item.outcome = .impossible(cure.why) }
@@ -328,30 +382,34 @@ public struct SetRepair {
                 }
                 report.items.append(item)
             }
-            // What is repaired from its own parity is what the missing copy is made from.
-            secondChance(pair, &report)
+            secondChance(start, &report)
         }
     }
 
-    /// A copy that cannot be repaired from itself is made from the other, once that is repaired.
-    private func secondChance(_ pair: [String], _ report: inout RepairReport) {
-        for (name, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
-            guard let index = report.items.firstIndex(where: { $0.file == name }),
-                case .impossible = report.items[index].outcome,
-                let source = report.items.firstIndex(where: { $0.file == other }),
-                report.items[source].outcome == .planned
-            else { continue }
-            report.items[index].source = .copy(other)
+    /// A copy that cannot be repaired from itself is made from another, once that is repaired. The items from `start` on are
+    /// those of one pack.
+    private func secondChance(_ start: Int, _ report: inout RepairReport) {
+        guard let source = report.items.indices[start...].first(where: { report.items[$0].outcome == .planned }) else {
+            return
+        }
+        for index in report.items.indices[start...] {
+            guard case .impossible = report.items[index].outcome else { continue }
+            report.items[index].source = .copy(report.items[source].file)
+            report.items[index].sourcePlace = report.items[source].place
             report.items[index].outcome = .planned
         }
     }
 
+    /// Whether a pack is one of lists: its header says so, else its first record.
     private func isLists(_ handle: any ObjectHandle, _ id: ObjectID) throws(Fault) -> Bool {
         do throws(Fault) {
             return try PackStructure.header(handle, name: "", id: id, set: set).kind == .lists
         } catch {
             guard error.code == .setDamaged || error.code == .storeFailed else { throw error }
-            return false
         }
+        let end = Int(clamping: min(handle.size.bytes, UInt64(UInt32.max)))
+        var scanner = PackScanner(handle, unitSize: set.unitSize, from: PackHeader.size, to: end)
+        guard case .record(_, let record)? = try scanner.next() else { return false }
+        return record.kind == .page
     }
 }

@@ -16,6 +16,8 @@ public final class ArchiveStore: ObjectStore {
     public let name: String
     /// What was passed over because it is damaged; empty unless that was allowed.
     public let findings: [Finding]
+    /// As ``findings``.
+    public var openingFindings: [Finding] { findings }
     private let file: ArchiveFile
     /// The files it consists of, in order.
     public var files: [String] { file.parts.map(\.path) }

@@ -129,6 +129,7 @@ public struct Catalogue: Hashable, Sendable {
 
     /// Writes the catalogue of `store` into it, in the place of an older one.
     public static func write(to store: any ObjectStore) throws(Fault) {
+        try SetAccess.requireWritable(store)
         let bytes = try Catalogue(of: store).bytes()
         let upload = try store.upload()
         do throws(Fault) {
@@ -138,5 +139,32 @@ public struct Catalogue: Hashable, Sendable {
             upload.abandon()
             throw error
         }
+    }
+
+    /// What is wrong with the catalogue in `place`, one of the places of the set in `store`: it is damaged, another set's, or
+    /// lacks finished points. `nil` when nothing is, or there is none.
+    static func problem(
+        in place: any ObjectStore, of store: any ObjectStore, _ set: SetHeader
+    ) throws(Fault) -> String? {
+        // Points that come while this runs must not be missed in it.
+        let points = store.listReadable(ObjectName.points).objects.map(\.name).filter {
+            ObjectName.id($0, suffix: ".point") != nil
+        }
+        let catalogue: Catalogue
+        do throws(Fault) {
+            guard let handle = try place.open(name) else { return nil }
+            guard let size = handle.size.int, size <= maximumSize else { return "The catalogue is too large." }
+            catalogue = try Catalogue(parsing: handle.bytes(at: .zero, count: size))
+        } catch {
+            guard error.code != .interrupted else { throw error }
+            return error.what
+        }
+        guard catalogue.setID == set.id.text else { return "The catalogue is of the set \(catalogue.setID)." }
+        let listed = Set(catalogue.objects.map(\.name))
+        let missing = points.filter { !listed.contains($0) }
+        guard !missing.isEmpty else { return nil }
+        return
+            "The catalogue lacks \(missing.count) recovery \(missing.count == 1 ? "point" : "points"): where the place cannot "
+            + "be listed, they are not seen."
     }
 }

@@ -142,17 +142,35 @@ public final class FolderStore: ObjectStore {
     /// Files below `folder`, at most three folders deep: `copies/packs/ab/….pack` is the deepest there is.
     public func list(_ folder: String) throws(Fault) -> [StoredObject] {
         var result: [StoredObject] = []
-        try collect(folder, depth: 3, into: &result)
+        try collect(folder, depth: 3, into: &result) { (fault) throws(Fault) in throw fault }
         return result
     }
 
-    private func collect(_ folder: String, depth: Int, into result: inout [StoredObject]) throws(Fault) {
-        for entry in try entries(folder, limit: .max) {
+    /// Files below `folder`; a folder or file the filesystem does not give is left out.
+    public func listReadable(_ folder: String) -> PartialListing {
+        var result = PartialListing()
+        var faults: [Fault] = []
+        do throws(Fault) {
+            // A thousand say it all.
+            try collect(folder, depth: 3, into: &result.objects) { (fault) throws(Fault) in
+                if faults.count < 1000 { faults.append(fault) }
+            }
+        } catch { faults.append(error) }
+        result.faults = faults
+        return result
+    }
+
+    private func collect(
+        _ folder: String, depth: Int, into result: inout [StoredObject], failed: (Fault) throws(Fault) -> Void
+    ) throws(Fault) {
+        let names: [String]
+        do throws(Fault) { names = try entries(folder, limit: .max) } catch { return try failed(error) }
+        for entry in names {
             let name = "\(folder)/\(entry)"
             var status = stat()
             guard unsafe lstat("\(path)/\(name)", &status) == 0 else {
-                if errno == ENOENT { continue }
-                throw failure(errno, "Looking at", name)
+                if errno != ENOENT { try failed(failure(errno, "Looking at", name)) }
+                continue
             }
             switch status.st_mode & S_IFMT {
             case S_IFREG:
@@ -161,7 +179,7 @@ public final class FolderStore: ObjectStore {
                     StoredObject(
                         name: name, size: ByteCount(UInt64(max(0, status.st_size))),
                         modified: UInt64(max(0, status.st_mtim.tv_sec))))
-            case S_IFDIR: if depth > 1 { try collect(name, depth: depth - 1, into: &result) }
+            case S_IFDIR: if depth > 1 { try collect(name, depth: depth - 1, into: &result, failed: failed) }
             default: break
             }
         }

@@ -35,6 +35,13 @@ public protocol ObjectStore: AnyObject, Sendable {
     func open(_ name: String) throws(Fault) -> (any ObjectHandle)?
     /// All finished objects whose name begins with `folder` + "/", in no particular order.
     func list(_ folder: String) throws(Fault) -> [StoredObject]
+    /// As ``list(_:)``, but what cannot be listed or looked at is left out, with a fault for each. For readers, who take what
+    /// they can get; whoever removes something must know of everything.
+    func listReadable(_ folder: String) -> PartialListing
+    /// The places it consists of, each of them a store by itself: only itself, unless a set lies in several.
+    var places: [any ObjectStore] { get }
+    /// What was noticed when the place was opened: parts of it that are damaged and were passed over.
+    var openingFindings: [Finding] { get }
     /// At most `limit` names at the top of the place, for messages about places that hold something else.
     /// Empty when the place does not exist.
     func topLevelNames(limit: Int) throws(Fault) -> [String]
@@ -66,6 +73,17 @@ public struct StoredObject: Hashable, Sendable {
         self.size = size
         self.modified = modified
     }
+}
+
+/// What of a folder could be listed.
+public struct PartialListing: Sendable {
+    /// The objects that were found.
+    public var objects: [StoredObject] = []
+    /// Why others may be missing; empty when the list is whole.
+    public var faults: [Fault] = []
+
+    /// A list without anything.
+    public init() {}
 }
 
 /// An object being written. Ranges may be written in any order and from several threads, but never twice.
@@ -123,6 +141,19 @@ extension ObjectHandle {
 }
 
 extension ObjectStore {
+    /// All of the folder or nothing.
+    public func listReadable(_ folder: String) -> PartialListing {
+        var result = PartialListing()
+        do throws(Fault) { result.objects = try list(folder) } catch { result.faults = [error] }
+        return result
+    }
+
+    /// Itself.
+    public var places: [any ObjectStore] { [self] }
+
+    /// Nothing.
+    public var openingFindings: [Finding] { [] }
+
     /// Lets ``listingDelay`` pass.
     public func awaitListings() throws(Fault) {
         var left = listingDelay * 10

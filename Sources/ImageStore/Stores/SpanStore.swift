@@ -13,7 +13,8 @@ import Synchronization
 /// place that had room for them. Reading looks in all places; one that is absent is simply not given, and its packs are
 /// then the ones that are missing. What is removed while a place is absent comes back with it.
 public final class SpanStore: ObjectStore {
-    let places: [any ObjectStore]
+    /// The places it lies in, in the order they were named.
+    public let places: [any ObjectStore]
     private let state = Mutex(State())
     private let renewals = Renewals()
 
@@ -272,10 +273,28 @@ public final class SpanStore: ObjectStore {
 
     /// Objects of all places. One that is in several is as large as in the first, and as new as the newest.
     public func list(_ folder: String) throws(Fault) -> [StoredObject] {
+        var lists: [[StoredObject]] = []
+        for place in places { lists.append(try place.list(folder)) }
+        return merged(lists)
+    }
+
+    /// Objects of all places, as far as they can be listed.
+    public func listReadable(_ folder: String) -> PartialListing {
+        let lists = places.map { $0.listReadable(folder) }
+        var result = PartialListing()
+        result.objects = merged(lists.map(\.objects))
+        result.faults = lists.flatMap(\.faults)
+        return result
+    }
+
+    /// What was noticed in any of them.
+    public var openingFindings: [Finding] { places.flatMap(\.openingFindings) }
+
+    private func merged(_ lists: [[StoredObject]]) -> [StoredObject] {
         let offsets = state.withLock { $0.offsets }
         var result: [String: StoredObject] = [:]
-        for (index, place) in places.enumerated() {
-            for var object in try place.list(folder) {
+        for (index, objects) in lists.enumerated() {
+            for var object in objects {
                 if let offset = offsets[index] {
                     let (time, past) = Int64(clamping: object.modified).addingReportingOverflow(offset)
                     object.modified = past ? object.modified : UInt64(max(0, time))

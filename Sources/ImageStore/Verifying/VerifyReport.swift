@@ -78,6 +78,9 @@ public struct VerifyReport: Hashable, Sendable {
     public var isOrphaned: Bool {
         points.isEmpty && closedPoints == 0 && packs > 0 && !damages.contains(where: \.pointLost)
     }
+    /// Packs that are damaged, marked for removal and needed by nothing, by name: what a backup left whose read-back failed.
+    /// They are no damage of the set.
+    public var condemned: [String] = []
     /// Records that were damaged when they were read first, and sound when they were read again.
     public var secondReadings: [SecondReading] = []
     /// Everything that is damaged, in the order of files and offsets.
@@ -103,6 +106,8 @@ public struct VerifyReport: Hashable, Sendable {
     public struct Damage: Hashable, Sendable {
         /// The file's name in the set.
         public var file: String
+        /// The place it lies in, where the set lies in several and it is there; `nil` else.
+        public var place: String?
         /// Where in the file; `nil` when all of it is concerned.
         public var offset: ByteCount?
         /// A sentence that says what is wrong.
