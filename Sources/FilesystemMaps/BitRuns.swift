@@ -45,11 +45,14 @@ struct BitRuns {
         open = nil
     }
 
-    /// A byte with its bits in the other order, for bitmaps in which the highest bit comes first.
-    static func mirrored(_ byte: UInt8) -> UInt8 {
-        var value = byte >> 4 | byte << 4
-        value = (value & 0xCC) >> 2 | (value & 0x33) << 2
-        return (value & 0xAA) >> 1 | (value & 0x55) << 1
+    /// A number with the bits of each of its bytes in the other order, for bitmaps in which the highest bit comes first.
+    static func mirrored<T: FixedWidthInteger & UnsignedInteger>(_ bytes: T) -> T {
+        let pairs = T.max / 3
+        let halves = T.max / 5
+        let nibbles = T.max / 17
+        var value = (bytes >> 1 & pairs) | (bytes & pairs) << 1
+        value = (value >> 2 & halves) | (value & halves) << 2
+        return (value >> 4 & nibbles) | (value & nibbles) << 4
     }
 
     private mutating func take(_ word: UInt64, _ valid: UInt64, _ found: (Range<UInt64>) -> Void) {

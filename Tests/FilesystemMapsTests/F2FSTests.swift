@@ -93,6 +93,18 @@ struct F2FSTests {
                 == 0)
     }
 
+    /// Four TiB: the bitmap of the table lies behind the checkpoint, in blocks of its own.
+    @Test(.enabled(if: isFull, "RELIGHT_TESTS=full is needed")) func bitmapsInBlocksOfTheirOwnAreRead() throws {
+        let folder = try ScratchFolder()
+        let source = try FileSource(path: try Self.empty(Shape(mebibytes: 4 << 20), in: folder))
+        let superblock = try F2FSSuperblock(parsing: try source.bytes(at: ByteCount(1024), count: 3072))
+        #expect(superblock.payload > 0)
+        let (checkpoint, _) = try F2FSCheckpoint.newest(source, superblock)
+        let map = try FilesystemMaps.map(source)
+        #expect(map.states == [.clean], "\(map.wholeBecause ?? "")")
+        #expect(map.used.byteCount.bytes == 4096 * (superblock.main + checkpoint.validBlocks))
+    }
+
     @Test(.enabled(if: Tool("partclone.f2fs", package: "partclone").path != nil, "partclone is needed"))
     func partcloneCountsTheSame() throws {
         let folder = try ScratchFolder()

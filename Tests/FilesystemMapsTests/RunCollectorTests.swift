@@ -34,4 +34,12 @@ struct RunCollectorTests {
         #expect(exact.subtracting(collector.list).isEmpty)
         #expect(collector.list.end == exact.end)
     }
+
+    @Test func mirroredBytesHaveTheirBitsInTheOtherOrder() {
+        #expect(BitRuns.mirrored(0b1101_0000 as UInt8) == 0b0000_1011)
+        #expect(BitRuns.mirrored(0x80_01_F0_12 as UInt32) == 0x01_80_0F_48)
+        for value in 0...255 as ClosedRange<UInt8> {
+            #expect(BitRuns.mirrored(BitRuns.mirrored(value)) == value)
+        }
+    }
 }

@@ -14,23 +14,17 @@ struct F2FSSegments {
     let volume: any BlockSource
     let superblock: F2FSSuperblock
     let checkpoint: F2FSCheckpoint
-    /// Entries that are newer than the table, by segment.
-    private var journal: [UInt64: Entry] = [:]
+    /// Maps that are newer than the table's, by segment.
+    private var journal: [UInt64: [UInt64]] = [:]
 
     static let perBlock = 55
     private static let entrySize = 74
-    private static let mapSize = 64
+    private static let mapWords = 8
     /// Bytes of the journal in a block of summaries, behind its 512 entries of 7 bytes.
     private static let journalSize = 507
     private static let journalOffset = 512 * 7
     /// Table blocks read at a time.
     private static let batch: UInt64 = 64
-
-    private struct Entry {
-        /// vblocks: valid blocks in the lower ten bits.
-        var valid: UInt64
-        var map: [UInt8]
-    }
 
     /// Reads the journal of the checkpoint.
     init(
@@ -65,17 +59,27 @@ struct F2FSSegments {
                 throw .damaged("\(name.capitalizedFirst) tells of segment \(segment), which does not exist.")
             }
             // As in the kernel, of two entries for one segment the last counts.
-            journal[segment] = try F2FSSegments.entry(fields, at: at + 4, segment)
+            var map: [UInt64] = []
+            try F2FSSegments.take(fields, at: at + 4, segment, into: &map)
+            journal[segment] = map
         }
     }
 
-    private static func entry(_ fields: Fields, at offset: Int, _ segment: UInt64) throws(MapProblem) -> Entry {
-        let valid = UInt64(try fields.little(UInt16.self, "vblocks", at: offset) & 0x3FF)
-        let map = try fields.bytes("valid_map", at: offset + 2, count: mapSize)
-        guard map.reduce(0, { $0 + UInt64($1.nonzeroBitCount) }) == valid else {
+    /// Appends the map of the entry at `offset` of `fields`, its bits in the order of `BitRuns`. The number of valid
+    /// blocks in the entry's lower ten bits must be theirs.
+    private static func take(
+        _ fields: Fields, at offset: Int, _ segment: UInt64, into maps: inout [UInt64]
+    ) throws(MapProblem) {
+        var sum = 0
+        for word in 0..<mapWords {
+            // The highest bit of a byte comes first.
+            let bits = BitRuns.mirrored(try fields.little(UInt64.self, "valid_map", at: offset + 2 + 8 * word))
+            sum += bits.nonzeroBitCount
+            maps.append(bits.littleEndian)
+        }
+        guard try fields.little(UInt16.self, "vblocks", at: offset) & 0x3FF == sum else {
             throw .damaged("The entry of segment \(segment) contradicts itself.")
         }
-        return Entry(valid: valid, map: map)
     }
 
     /// Tells the runs of valid blocks, counted from the start of the main area, in rising order. Throws where they are
@@ -85,7 +89,6 @@ struct F2FSSegments {
         let perBlock = UInt64(F2FSSegments.perBlock)
         let blocks = (superblock.mainSegments + perBlock - 1) / perBlock
         let half = superblock.tableSegments / 2 * F2FSSuperblock.segmentBlocks
-        var sum: UInt64 = 0
         var first: UInt64 = 0
         while first < blocks {
             do throws(Fault) { try Interruption.check() } catch { throw .fault(error) }
@@ -101,29 +104,25 @@ struct F2FSSegments {
             let fields = try Fields(
                 "the segment information table", of: volume, at: ByteCount(place * F2FSSuperblock.blockSize),
                 count: Int(count) * 4096)
-            var maps: [UInt8] = []
+            var maps: [UInt64] = []
             let segments = first * perBlock..<min((first + count) * perBlock, superblock.mainSegments)
-            maps.reserveCapacity(segments.count * F2FSSegments.mapSize)
+            maps.reserveCapacity(segments.count * F2FSSegments.mapWords)
             for segment in segments {
+                if let newer = journal[segment] {
+                    maps += newer
+                    continue
+                }
                 let index = Int(segment - segments.lowerBound)
                 let at = index / F2FSSegments.perBlock * 4096 + index % F2FSSegments.perBlock * F2FSSegments.entrySize
-                let entry: Entry
-                if let newer = journal[segment] {
-                    entry = newer
-                } else {
-                    entry = try F2FSSegments.entry(fields, at: at, segment)
-                }
-                sum += entry.valid
-                // The highest bit of a byte comes first.
-                for byte in entry.map { maps.append(BitRuns.mirrored(byte)) }
+                try F2FSSegments.take(fields, at: at, segment, into: &maps)
             }
             bits.add(unsafe maps.span.bytes, found)
             first += count
         }
         bits.finish(found)
-        guard sum == checkpoint.validBlocks else {
+        guard bits.taken == checkpoint.validBlocks else {
             throw .damaged(
-                "Its segments have \(sum) valid blocks, its checkpoint says \(checkpoint.validBlocks).")
+                "Its segments have \(bits.taken) valid blocks, its checkpoint says \(checkpoint.validBlocks).")
         }
     }
 }
