@@ -23,7 +23,7 @@ struct KeySlot: Hashable, Sendable {
     /// What people call it; at most 64 bytes of UTF-8.
     var label: String
     var set: SetHeader
-    /// The bytes that were read, without the set header: reserved ones count, too. Empty in a new slot.
+    /// The bytes as they are stored, without the set header: reserved ones count, too. Empty until a new slot is sealed.
     private var raw: [UInt8] = []
 
     /// How expensive guessing is: scrypt's numbers.
@@ -103,6 +103,7 @@ struct KeySlot: Hashable, Sendable {
             }
         }
         self.wrapped = sealed
+        self.raw = Array(bytes[..<KeySlot.setOffset])
     }
 
     /// Reads a slot; checks its check and its numbers, so that no key derivation is started that could not end.
