@@ -51,7 +51,7 @@ struct PlacesTests {
                 saying: ["of the packs this point needs", "another medium", "--also"])
             #expect(try Program.run("show", place).err.contains("--also"))
             let verified = try Program.run("verify", place, "--quick")
-            #expect(verified.status == 5 && verified.out.contains("--also PLACE"), "\(verified.out)")
+            #expect(verified.status == 5 && verified.err.contains("--also"), "\(verified.out)\(verified.err)")
         }
         #expect(try sha256(target) == before)
         // Nothing is called damaged or lost for good that is only elsewhere.
