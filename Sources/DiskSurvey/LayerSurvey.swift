@@ -94,7 +94,7 @@ struct LayerSurvey {
     /// Notes what the volume is a member of, if it is.
     private mutating func recognise(_ id: Int) throws(Fault) {
         let node = nodes[id]
-        guard node.map.identity.usage != .filesystem, node.depth < LayerSurvey.mostLayers,
+        guard node.depth < LayerSurvey.mostLayers,
             let descriptor = try VolumeStacks.recognise(node.source, kind: node.map.identity.kind)
         else { return }
         let member = StackMember(id: id, names: [node.name], source: node.source, descriptor: descriptor)

@@ -79,7 +79,7 @@ struct LVMGroup: Sendable {
         guard let id = LVMGroup.uuid(group["id"]), let sequence = group["seqno"]?.number,
             LVMGroup.isName(name), let sectors = group["extent_size"]?.number, sectors > 0, sectors <= 1 << 40,
             group["format"].map({ $0.text == "lvm2" }) ?? true
-        else { throw damaged("id, sequence number, extent size or format of \(name.prefix(64))") }
+        else { throw damaged("id, sequence number, extent size or format of \(name.printable)") }
         self.name = name
         self.id = id
         self.sequence = sequence
@@ -91,7 +91,7 @@ struct LVMGroup: Sendable {
             guard let fields = value.section, let uuid = LVMGroup.uuid(fields["id"]),
                 let start = fields["pe_start"]?.number, start <= 1 << 54, let count = fields["pe_count"]?.number,
                 let length = extentSize.multiplied(by: count), length.adding(ByteCount(start * 512)) != nil
-            else { throw damaged("the physical volume \(name.prefix(64))") }
+            else { throw damaged("the physical volume \(name.printable)") }
             physical[name] = PhysicalVolume(
                 uuid: uuid,
                 isMissing: (LVMGroup.words(fields["status"]) + LVMGroup.words(fields["flags"])).contains("MISSING"),
@@ -107,12 +107,12 @@ struct LVMGroup: Sendable {
         var logical: [String: LogicalVolume] = [:]
         for (name, value) in volumes {
             guard LVMGroup.isName(name), let fields = value.section, let uuid = LVMGroup.uuid(fields["id"]) else {
-                throw damaged("the logical volume \(name.prefix(64))")
+                throw damaged("the logical volume \(name.printable)")
             }
             var segments: [Segment] = []
             for (key, value) in fields where key.hasPrefix("segment") && value.section != nil {
                 guard let segment = LVMGroup.segment(value.section ?? [:], volumes: names, physical) else {
-                    throw damaged("\(key.prefix(64)) of the logical volume \(name.prefix(64))")
+                    throw damaged("\(key.printable) of the logical volume \(name.printable)")
                 }
                 segments.append(segment)
             }
@@ -121,12 +121,12 @@ struct LVMGroup: Sendable {
             for segment in segments {
                 let (end, overflow) = segment.first.addingReportingOverflow(segment.count)
                 guard segment.first == next, !overflow, extentSize.multiplied(by: end) != nil else {
-                    throw damaged("the segments of the logical volume \(name.prefix(64)) do not follow each other")
+                    throw damaged("the segments of the logical volume \(name.printable) do not follow each other")
                 }
                 next = end
             }
             guard UInt64(segments.count) == fields["segment_count"]?.number, next > 0 else {
-                throw damaged("the number of segments of the logical volume \(name.prefix(64))")
+                throw damaged("the number of segments of the logical volume \(name.printable)")
             }
             logical[name] = LogicalVolume(
                 uuid: uuid, status: LVMGroup.words(fields["status"]) + LVMGroup.words(fields["flags"]),
@@ -168,7 +168,7 @@ struct LVMGroup: Sendable {
         _ fields: [String: LVMValue], volumes: Set<String>, _ physical: [String: PhysicalVolume]
     ) -> Segment? {
         guard let first = fields["start_extent"]?.number, let count = fields["extent_count"]?.number, count > 0,
-            let type = fields["type"]?.text
+            let type = fields["type"]?.text, isName(type)
         else { return nil }
         // Whatever a segment of any type names may be a volume it needs, but not its type and tags.
         var strings: Set<String> = []
@@ -211,7 +211,7 @@ struct LVMGroup: Sendable {
         return Segment(
             first: first, count: count, type: type, layout: layout, references: strings.intersection(volumes),
             obscure: obscure,
-            snapshot: type == "snapshot" ? fields["cow_store"]?.text.map { String($0.prefix(128)) } : nil)
+            snapshot: type == "snapshot" ? fields["cow_store"]?.text.flatMap { volumes.contains($0) ? $0 : nil } : nil)
     }
 
     /// A list of names and extents in turn.

@@ -71,7 +71,7 @@ enum LVMStack {
                     + "a copy."
             }
             if let odd = group.status.first(where: { !LVMGroup.harmlessGroup.contains($0) }) {
-                reason = "Its volume group is in a state that is not known here (\(odd.prefix(32)))."
+                reason = "Its volume group is in a state that is not known here (\(odd.printable))."
             }
             var stack: Stack
             if let reason {
@@ -240,7 +240,7 @@ private struct LVMAssembly {
 
     private func reason(_ name: String, _ volume: LVMGroup.LogicalVolume, isBelow: Bool) -> String {
         if let odd = volume.status.first(where: { !LVMGroup.harmlessVolume.contains($0) }) {
-            return "It is being moved or changed, or in a state that is not known here (\(odd.prefix(32)))."
+            return "It is being moved or changed, or in a state that is not known here (\(odd.printable))."
         }
         if isBelow {
             let users = group.logical.filter { $0.value.segments.contains { $0.references.contains(name) } }

@@ -74,10 +74,10 @@ struct LVMText {
             case UInt8(ascii: "="):
                 position += 1
                 value = try self.value(depth: depth + 1)
-            default: throw damaged("nothing follows \(key.prefix(64))")
+            default: throw damaged("nothing follows \(key.printable)")
             }
             guard result.updateValue(value, forKey: key) == nil else {
-                throw damaged("\(key.prefix(64)) is there twice")
+                throw damaged("\(key.printable) is there twice")
             }
         }
         return result
@@ -136,5 +136,12 @@ struct LVMText {
             text.append(byte)
         }
         throw damaged("a string does not end")
+    }
+}
+
+extension String {
+    /// For messages: the beginning, without what terminals might obey.
+    var printable: String {
+        String(decoding: utf8.prefix(64).map { $0 > 0x20 && $0 < 0x7F ? $0 : UInt8(ascii: "?") }, as: UTF8.self)
     }
 }

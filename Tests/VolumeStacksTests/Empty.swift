@@ -1,4 +1,0 @@
-// Relight: recovery environment toolkit.
-// SPDX-License-Identifier: GPL-3.0-or-later
-
-import Testing
