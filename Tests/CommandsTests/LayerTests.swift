@@ -1,19 +1,21 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+import Findings
 import FoundationEssentials
 import Glibc
 import Testing
 import Tools
 
+private let isPossible: Bool =
+    Program.path != nil
+    && ["sfdisk", "mke2fs", "e2fsck", "debugfs", "cryptsetup", "python3"].allSatisfy {
+        Tool($0, package: "").path != nil
+    }
+
 /// Disks with layers between partitions and filesystems, from `relight disks` to a restore onto garbage.
-@Suite(.enabled(if: LayerTests.isPossible, "needs the built program, e2fsprogs, cryptsetup and Python's cryptography"))
+@Suite(.enabled(if: isPossible, "needs the built program, e2fsprogs, cryptsetup and Python's cryptography"))
 struct LayerTests {
-    static let isPossible: Bool =
-        Program.path != nil
-        && ["sfdisk", "mke2fs", "e2fsck", "debugfs", "cryptsetup", "python3"].allSatisfy {
-            Tool($0, package: "").path != nil
-        }
     static let mark = "a-plaintext-nobody-may-find"
 
     /// Encrypts or decrypts a payload as dm-crypt does, without the kernel.

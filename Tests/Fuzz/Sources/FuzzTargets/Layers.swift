@@ -173,6 +173,8 @@ enum LVMSeeds {
                 disk.put(UInt64(number), at: 4120 + 8 * index)
             }
             put(text.utf8, LVMSeeds.text)
+            // Only what is not zero is in an input: a place for the checksum.
+            disk.put(UInt32.max, at: 4096 + 56)
             var input = SparseDisk.input(disk, length: UInt64(disk.count), block: 64)
             mend(&input)
             return (name, input)
@@ -294,6 +296,7 @@ enum LUKSSeeds {
                 put("sha256", place + 72, &disk)
                 put("11111111-2222-3333-4444-555555555555", place + 168, &disk)
                 disk.putBig(UInt64(place), at: place + 256)
+                for index in 448..<480 { disk[place + index] = 0xFF }
                 put(
                     """
                     {"keyslots":{},"tokens":{},"segments":{"0":\(segment)},"digests":{},"config":{"json_size":"12288",\
