@@ -9,9 +9,9 @@ import MachineModel
 import TestSupport
 import Testing
 import Tools
-import VolumeStacks
 
 @testable import DiskSurvey
+@testable import VolumeStacks
 
 /// Two disks with a volume group over both: one has a partition for it, the other one is a physical volume as a whole.
 final class LVMDisks {
@@ -400,6 +400,74 @@ struct LVMLayerTests {
         #expect(seen[0].nested["vg0/later"] != nil)
         #expect(seen[0].volumes[0].map.wholeBecause == nil)
         #expect(seen[1].volumes[0].map.wholeBecause?.contains("no longer counts it") == true)
+    }
+
+    @Test func aLogicalVolumeThatHoldsItsOwnPhysicalVolumeEndsTheSearch() throws {
+        let disks = try LVMDisks()
+        try disks.create("self", ["-l", "10"], on: [1])
+        let copy = try ScratchDisk(.mebibytes(10))
+        try copy.copy(disks.second.path, at: 0, 10 << 20, to: 0)
+        try disks.fill("vg0/self", copy)
+        let seen = try disks.look()
+        #expect(seen[1].nested["vg0/self"]?.wholeBecause?.contains("copy") == true)
+        #expect(seen[1].nested.count == 1)
+        #expect(seen[1].volumes[0].map.wholeBecause == nil)
+        #expect(seen[1].used.covers(mebibytes(1, 11)))
+    }
+
+    @Test func aVolumeBeingMovedIsWhole() throws {
+        let disks = try LVMDisks()
+        try disks.create("moving", ["-l", "10"], on: [0])
+        try disks.create("still", ["-l", "10"], on: [1])
+        try disks.fill("vg0/still", Content.ext4(.mebibytes(10)))
+        // What pvmove leaves when the machine stops half-way.
+        try disks.edit { text in
+            text = text.replacing("\"pv0\", 0", with: "\"pvmove0\", 0")
+            text.replace("\"VISIBLE\"]", with: "\"VISIBLE\", \"LOCKED\"]", maxReplacements: 1)
+            let move = """
+                pvmove0 {
+                id = "vvvvvv-aaaa-bbbb-cccc-dddd-eeee-vvvvvv"
+                status = ["READ", "WRITE", "PVMOVE", "LOCKED"]
+                flags = []
+                allocation_policy = "contiguous"
+                segment_count = 1
+                segment1 {
+                start_extent = 0
+                extent_count = 10
+                type = "mirror"
+                mirror_count = 2
+                region_size = 1024
+                extents_moved = 5
+                mirrors = ["pv0", 0, "pv1", 40]
+                }
+                }
+
+                """
+            text = Self.inserting(move, text)
+        }
+        let seen = try disks.look()
+        for disk in seen {
+            #expect(disk.volumes[0].map.used.byteCount == disk.volumes[0].extent.length)
+            #expect(disk.volumes[0].map.wholeBecause?.contains("moved") == true)
+        }
+        #expect(seen[1].nested["vg0/still"]?.wholeBecause == nil)
+        #expect(seen[0].nested["vg0/moving"]?.wholeBecause != nil)
+    }
+
+    @Test func aChangeThatWasUnderWayMakesTheGroupWhole() throws {
+        let disks = try LVMDisks()
+        try disks.create("root", ["-l", "10"], on: [1])
+        try disks.fill("vg0/root", Content.ext4(.mebibytes(10)))
+        let source = try FileSource(path: disks.second.path)
+        var head = try source.bytes(at: ByteCount(4096), count: 512)
+        // The place of a text that was written but is not in force.
+        for (offset, value) in [(65, 2), (73, 2)] as [(Int, UInt8)] { head[offset] = value }
+        let check = unsafe LVMPhysicalVolume.crc(head.span.bytes.extracting(4..<512))
+        for index in 0..<4 { head[index] = UInt8(truncatingIfNeeded: check >> UInt32(8 * index)) }
+        try disks.second.poke(4096, head)
+        let seen = try disks.look()
+        for disk in seen { #expect(disk.volumes[0].map.wholeBecause?.contains("under way") == true) }
+        #expect(seen[1].used.byteCount == disks.second.size)
     }
 
     @Test func aDiskOfAVirtualMachineInALogicalVolumeIsLookedInto() throws {

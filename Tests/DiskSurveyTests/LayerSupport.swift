@@ -162,10 +162,13 @@ final class LVMTools {
             "backup{backup=0 archive=0} global{activation=0 use_lvmlockd=0 use_lvmpolld=0 event_activation=0} "
             + "devices{obtain_device_list_from_udev=0 external_device_info_source=\"none\" use_devicesfile=0 hints=\"none\" "
             + "filter=[\(filter),\"r|.*|\"] multipath_component_detection=0 md_component_detection=0}"
-        return try lvmTool.check(
+        let output = try lvmTool.run(
             arguments + ["--nolocking", "--config", config],
-            environment: ["LVM_SYSTEM_DIR": folder.path, "LVM_SUPPRESS_FD_WARNINGS": "1"]
-        ).standardOutput
+            environment: ["LVM_SYSTEM_DIR": folder.path, "LVM_SUPPRESS_FD_WARNINGS": "1"])
+        guard output.status == 0 else {
+            throw Fault(.toolFailed, what: "\(arguments): \(output.standardError)", remedy: "Read what lvm says.")
+        }
+        return output.standardOutput
     }
 
     func lines(_ arguments: [String]) throws -> [[String]] {

@@ -47,7 +47,7 @@ struct MDMember {
         put(features, 8)
         for index in 0..<16 {
             bytes[16 + index] = set
-            bytes[168 + index] = UInt8(0x10 + role)
+            bytes[168 + index] = UInt8(0x10 + role) &+ set
         }
         bytes.replaceSubrange(32..<40, with: "host:arr".utf8)
         put(UInt64(1_700_000_000), 64)
@@ -305,5 +305,35 @@ struct MDLayerTests {
             try part.copy(copy.path, at: 1 << 20, 50 << 20, to: 0)
             #expect(try Content.isWhole(part, tree, folder))
         }
+    }
+
+    /// An array in an array in an array …, with a filesystem in the innermost.
+    private func nested(_ layers: Int) throws -> ScratchDisk {
+        var disk = try Content.ext4(.mebibytes(40))
+        for layer in 0..<layers {
+            let outer = try ScratchDisk(disk.size + .kibibytes(512))
+            try outer.copy(disk.path, at: 0, disk.size.bytes, to: 512 << 10)
+            try MDMember(
+                version: "1.1", devices: 1, size: disk.size.bytes / 512, features: 0, set: UInt8(layer + 1)
+            ).write(to: outer)
+            disk = outer
+        }
+        return disk
+    }
+
+    @Test func layersAreFollowedEightDeepAndNoFurther() throws {
+        let seven = try look([try nested(7)])[0]
+        #expect(seven.volumes[0].map.wholeBecause == nil)
+        #expect(seven.used.byteCount < .mebibytes(24))
+        let disk = try nested(12)
+        let twelve = try look([disk])[0]
+        #expect(twelve.used.byteCount == disk.size)
+        var depth = 0
+        var next = twelve.volumes[0].layers.first
+        while let volume = next {
+            depth += 1
+            next = volume.layers?.first
+        }
+        #expect(depth == 8)
     }
 }
