@@ -44,7 +44,7 @@ let package = Package(
             name: "RelightRooms",
             targets: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
-                "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning", "Tools", "Operations",
+                "VolumeStacks", "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning", "Tools", "Operations",
                 "BootEnvironment", "MediaBuilder",
             ]),
     ],
@@ -80,6 +80,9 @@ let package = Package(
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "CParted", "CDeviceMapperStub",
             ]),
         room(
+            "VolumeStacks",
+            ["Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "Tools", "CCrypto", "CLinux"]),
+        room(
             "FilesystemMaps",
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Threads", "CBlkid", "CCrypto",
@@ -88,7 +91,8 @@ let package = Package(
         room(
             "DiskSurvey",
             [
-                "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "PartitionTables", "FilesystemMaps",
+                "Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "PartitionTables",
+                "VolumeStacks", "FilesystemMaps",
             ]),
         room(
             "ImageStore",
@@ -115,8 +119,8 @@ let package = Package(
             "Operations",
             [
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "FilesystemMaps", "DiskSurvey", "ImageStore", "Imaging", "FilesystemResize",
-                "PointDisk", "RestorePlanning", "Restoring",
+                "PartitionTables", "VolumeStacks", "FilesystemMaps", "DiskSurvey", "ImageStore", "Imaging",
+                "FilesystemResize", "PointDisk", "RestorePlanning", "Restoring",
             ]),
         room(
             "BootEnvironment", ["Geometry", "Findings", "MachineModel", "Tools", "LinuxDisks", "Operations", "CLinux"]),
@@ -128,7 +132,7 @@ let package = Package(
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
                 "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder", "FilesystemMaps", "CLinux",
+                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(name: "relight", dependencies: ["Commands", "CLinux"], swiftSettings: settings),
@@ -167,7 +171,12 @@ let package = Package(
             "FilesystemMaps", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
         tests(
             "DiskSurvey",
-            ["Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "FilesystemMaps", "Tools"]),
+            [
+                "Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "VolumeStacks", "FilesystemMaps",
+                "Tools",
+            ]),
+        tests(
+            "VolumeStacks", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "CLinux"]),
         tests("Commands", ["Findings", "Tools"]),
         tests(
             "Imaging",
@@ -189,8 +198,8 @@ let package = Package(
             name: "FuzzTests",
             dependencies: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning", "Operations",
-                "BootEnvironment", "MediaBuilder",
+                "PartitionTables", "VolumeStacks", "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning",
+                "Operations", "BootEnvironment", "MediaBuilder",
             ], path: "Tests/Fuzz", exclude: ["Package.swift", "README.md", "Seeds", "Sources/relight-fuzz"],
             sources: ["SeedTests.swift", "Sources/FuzzTargets"], swiftSettings: settings),
     ],

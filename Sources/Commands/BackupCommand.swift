@@ -41,6 +41,7 @@ struct BackupCommand: ParsableCommand {
         help: ArgumentHelp(
             "Image all of this partition, free space too (repeatable); DISK:N with several disks.", valueName: "n"))
     var whole: [String] = []
+    @OptionGroup var unlock: UnlockOptions
     @Option(help: ArgumentHelp("Compression: fast, default, best, off, or 1 … 19.", valueName: "level"))
     var level = "default"
     @Option(
@@ -97,6 +98,7 @@ struct BackupCommand: ParsableCommand {
         request.name = name
         request.volumes = volume
         request.wholes = whole
+        request.unlocking = try unlock.unlocking()
         request.compression = compression
         request.compare = compare
         request.onReadError = onReadError

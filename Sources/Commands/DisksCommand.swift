@@ -20,11 +20,13 @@ struct DisksCommand: ParsableCommand {
             """)
 
     @Argument(help: "Disks or image files.") var disks: [String] = []
+    @OptionGroup var unlock: UnlockOptions
     @OptionGroup var options: DiskOptions
 
     func run() throws {
         let console = Console.current.withLock { $0 }
-        let listings = try ListDisks.run(disks, fileSectorSize: try options.size())
+        let listings = try ListDisks.run(
+            disks, fileSectorSize: try options.size(), unlocking: try unlock.unlocking())
         console.document("disks", Document(firmware: MachineProbe.firmware(), disks: listings.map(Document.Disk.init)))
         if listings.isEmpty {
             console.line("This machine shows no disk. Check cables, and the controller's mode in the firmware setup.")
@@ -54,18 +56,40 @@ struct DisksCommand: ParsableCommand {
         var table = TextTable(["  part", "content", "label", "size", "in use", "state"])
         for volume in disk.volumes {
             let name = disk.table?.partition(volume.number)?.name ?? ""
-            var state = volume.states.map(\.rawValue)
-            if let reason = volume.wholeBecause, volume.kind != .empty { state.append("imaged whole: \(reason)") }
             table.add([
                 "  \(volume.number == 0 ? "disk" : "\(volume.number)")", volume.kind.rawValue,
                 volume.label ?? (name.isEmpty ? "-" : name), "\(volume.extent.length)", "\(volume.used)",
-                state.isEmpty ? "-" : state.joined(separator: ", "),
+                state(volume.states, volume.wholeBecause, volume.kind, volume.memberOf),
             ])
+            for nested in volume.layers ?? [] { add(nested, to: &table, indent: "    ") }
         }
         if !disk.volumes.isEmpty { lines += table.lines }
         for use in listing.attached?.uses ?? [] { lines.append("  in use: \(use)") }
         for finding in disk.findings { lines.append("  \(finding.severity.rawValue): \(finding)") }
         return lines
+    }
+
+    /// A volume inside another one, and those inside it.
+    private static func add(_ volume: NestedVolume, to table: inout TextTable, indent: String) {
+        table.add([
+            "\(indent)\(volume.name)", volume.kind.rawValue, volume.label ?? "-", "\(volume.size)", "\(volume.used)",
+            state(volume.states, volume.wholeBecause, volume.kind, volume.memberOf),
+        ])
+        for nested in volume.layers ?? [] { add(nested, to: &table, indent: indent + "  ") }
+    }
+
+    private static func state(
+        _ states: [VolumeState], _ wholeBecause: String?, _ kind: ContentKind, _ member: LayerMember?
+    ) -> String {
+        var words = states.map(\.rawValue)
+        if let member {
+            var text = "\(member.format)\(member.name.isEmpty ? "" : " \(member.name)")"
+            if member.members.count > 1 { text += " (\(member.members.joined(separator: " + ")))" }
+            if member.missing > 0 { text += ", \(member.missing) missing" }
+            words.append(text)
+        }
+        if let wholeBecause, kind != .empty { words.append("imaged whole: \(wholeBecause)") }
+        return words.isEmpty ? "-" : words.joined(separator: ", ")
     }
 
     private struct Document: Encodable {

@@ -20,6 +20,32 @@ struct PlaceOptions: ParsableArguments {
     var also: [String] = []
 }
 
+/// What opens encrypted volumes of the disks named.
+struct UnlockOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            """
+            Look into an encrypted volume (LUKS) with its passphrase or key file, so that only what is in use of it is \
+            imaged, still encrypted (repeatable). VOLUME is N, DISK:N, VG/LV, or the UUID of the encrypted volume. It then \
+            shows in the image which parts of it are in use.
+            """, valueName: "volume=file"))
+    var unlock: [String] = []
+
+    func unlocking() throws(Fault) -> VolumeUnlocking {
+        var given: [(volume: String, secret: Secret)] = []
+        for text in unlock {
+            guard let sign = text.firstIndex(of: "="), sign != text.startIndex, text.index(after: sign) != text.endIndex
+            else {
+                throw Fault(
+                    .usage, what: "\"\(text)\" is not VOLUME=FILE.",
+                    remedy: "Write, for instance, --unlock 2=/root/passphrase.")
+            }
+            given.append((String(text[..<sign]), try SecretFile.keyFile(String(text[text.index(after: sign)...]))))
+        }
+        return VolumeUnlocking(given)
+    }
+}
+
 /// What opens an encrypted set.
 struct KeyOptions: ParsableArguments {
     @Option(

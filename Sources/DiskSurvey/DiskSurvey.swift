@@ -3,35 +3,90 @@
 
 /// # DiskSurvey
 ///
-/// Looks at one disk from the table down: partition table, volumes, what lies in each and which of its bytes are in use.
-/// It owns that recursion; the result is one value (``SurveyedDisk``) that everything later works from, and nothing later
-/// looks again.
+/// Looks at disks from the table down: partition table, volumes, the layers in them, what lies in each and which of its
+/// bytes are in use. It owns that recursion; the result is one value for each disk (``SurveyedDisk``) that everything later
+/// works from, and nothing later looks again.
 ///
 /// It reads and never writes, and a disk that is damaged is still a result: what cannot be understood is a volume that is
 /// imaged whole, with the reason. Bytes outside volumes are used where they hold the table, the gap before the first
 /// partition (boot loaders live there) or extended boot records (``Remainder``); other unpartitioned space is not.
 ///
-/// What the room does not promise: layers between partition and filesystem are recognised and named, not looked into.
+/// Disks are looked at together, since a volume group or an array may lie on several. Layers only make the used maps of
+/// partitions smaller (``LayerSurvey``): what is imaged are partitions and disks, never the volumes in them.
+///
+/// What the room does not promise: volumes inside more than eight layers are not looked into.
 public import Blocks
 public import Findings
+import BinaryFields
 import FilesystemMaps
 import Geometry
 import MachineModel
 import PartitionTables
+public import VolumeStacks
+
+/// A disk to be looked at.
+public struct DiskToSurvey: Sendable {
+    /// Its bytes.
+    public var source: any BlockSource
+    /// Where it was found.
+    public var path: String
+    /// The maker's name of the device.
+    public var model: String?
+    /// The device's serial number.
+    public var serial: String?
+    /// The device's world wide name.
+    public var wwn: String?
+    /// How it is attached.
+    public var bus: String?
+
+    /// A disk; `path` is `source.name` when not given. The other facts are taken over into the model.
+    public init(
+        _ source: any BlockSource, path: String? = nil, model: String? = nil, serial: String? = nil,
+        wwn: String? = nil, bus: String? = nil
+    ) {
+        self.source = source
+        self.path = path ?? source.name
+        self.model = model
+        self.serial = serial
+        self.wwn = wwn
+        self.bus = bus
+    }
+}
 
 /// Looks at disks.
 public enum DiskSurvey {
-    /// Everything on the disk `source`. `path` is where it was found (`source.name` when not given); the other facts are
-    /// taken over into the model.
+    /// Everything on the disk `source`.
     ///
-    /// Throws `interrupted`, and `wrong-kind` for an image file whose table was written for another sector size.
+    /// Throws as ``look(at:unlocking:)``.
     public static func look(
         at source: any BlockSource, path: String? = nil, model: String? = nil, serial: String? = nil,
         wwn: String? = nil, bus: String? = nil
     ) throws(Fault) -> SurveyedDisk {
-        let path = path ?? source.name
+        let disk = DiskToSurvey(source, path: path, model: model, serial: serial, wwn: wwn, bus: bus)
+        // One disk in, one out.
+        return try look(at: [disk])[0]
+    }
+
+    /// Everything on `disks`, in their order, with the layers that lie on several of them. Encrypted volumes are looked into
+    /// where `unlocking` has their passphrase.
+    ///
+    /// Throws `interrupted`; `wrong-kind` for an image file whose table was written for another sector size; `key.wrong`,
+    /// `tool.missing` and `tool.failed` of unlocking.
+    public static func look(
+        at disks: [DiskToSurvey], unlocking: Unlocking = .none
+    ) throws(Fault) -> [SurveyedDisk] {
+        var looked: [LookedDisk] = []
+        for disk in disks { looked.append(try look(at: disk)) }
+        var layers = LayerSurvey(unlocking)
+        try layers.survey(&looked)
+        return looked.map(\.surveyed)
+    }
+
+    /// Table and volumes of one disk.
+    static func look(at given: DiskToSurvey) throws(Fault) -> LookedDisk {
+        let (source, path) = (given.source, given.path)
         var disk = DiskModel(
-            path: path, model: model, serial: serial, wwn: wwn, bus: bus, size: source.length,
+            path: path, model: given.model, serial: given.serial, wwn: given.wwn, bus: given.bus, size: source.length,
             sectorSize: source.sectorSize)
         var reading = TableReading(table: nil)
         var whole: WholeDisk?
@@ -49,9 +104,14 @@ public enum DiskSurvey {
         }
         disk.findings = reading.findings
 
-        var volumes: [SurveyedVolume] = []
+        var volumes: [LookedVolume] = []
         if let whole {
-            volumes = [SurveyedVolume(number: 0, extent: Extent(from: .zero, to: source.length), map: whole.map)]
+            let extent = Extent(from: .zero, to: source.length)
+            volumes = [
+                LookedVolume(
+                    volume: SurveyedVolume(number: 0, extent: extent, map: whole.map), name: path, source: source,
+                    mayBeMember: whole.mayBeMember)
+            ]
             if let reason = whole.because {
                 disk.findings.append(
                     Finding(
@@ -71,51 +131,81 @@ public enum DiskSurvey {
                 }
             }
         }
-        disk.volumes = volumes.map(\.model)
-        for volume in volumes {
-            if let damage = volume.map.damage {
-                disk.findings.append(
-                    Finding(
-                        .warning, "volume.damaged", what: damage,
-                        place: volume.number == 0 ? path : "\(path):\(volume.number)"))
-            }
-            for warning in volume.map.warnings {
-                disk.findings.append(
-                    Finding(
-                        .warning, warning.code, what: warning.what,
-                        place: volume.number == 0 ? path : "\(path):\(volume.number)"))
-            }
-            guard let reason = volume.map.wholeBecause, volume.map.states.contains(where: { $0 != .clean }) else {
-                continue
-            }
-            disk.findings.append(
-                Finding(
-                    .warning, "volume.imaged-whole", what: "It is imaged whole. \(reason)",
-                    place: volume.number == 0 ? path : "\(path):\(volume.number)"))
-        }
         let remainder =
             disk.table.map { Remainder.of($0, regions: reading.regions, diskSize: source.length) } ?? ExtentList()
-        return SurveyedDisk(model: disk, volumes: volumes, remainder: remainder)
+        return LookedDisk(model: disk, volumes: volumes, remainder: remainder)
     }
 
     /// One partition; `nil` where nothing of it is on the disk.
     private static func volume(
         _ partition: Partition, of source: any BlockSource, path: String
-    ) throws(Fault) -> SurveyedVolume? {
+    ) throws(Fault) -> LookedVolume? {
         let place = "\(path):\(partition.number)"
         // A hostile length may pass 2^64; what there is of it ends with the disk.
         let start = partition.first.offset(source.sectorSize) ?? source.length
         let end = partition.extent(source.sectorSize)?.end ?? source.length
         let extent = Extent(from: start, to: min(end, source.length))
         guard !extent.isEmpty else { return nil }
-        var map = try FilesystemMaps.map(try Window(source, extent, name: place))
+        let window = try Window(source, extent, name: place)
+        var map = try FilesystemMaps.map(window)
+        var mayBeMember = true
         if end > source.length {
             map.used = ExtentList(Extent(from: .zero, to: extent.length))
             map.wholeBecause = "The partition passes the end of the disk; only what is there can be imaged."
             map.minimum = nil
             map.minimumIs = nil
             if !map.states.contains(.damaged) { map.states.append(.damaged) }
+            mayBeMember = false
+        } else if partition.type == storageSpaces, map.wholeBecause != nil {
+            map.wholeBecause = "It belongs to Windows Storage Spaces, whose used blocks are not looked for."
         }
-        return SurveyedVolume(number: partition.number, extent: extent, map: map)
+        return LookedVolume(
+            volume: SurveyedVolume(number: partition.number, extent: extent, map: map), name: place, source: window,
+            mayBeMember: mayBeMember)
+    }
+
+    /// The partition type of Windows Storage Spaces.
+    private static let storageSpaces = GUID("e75caf8f-f680-4cee-afa3-b001e56efc2d").map { PartitionType.gpt($0) }
+}
+
+/// A disk whose table was read, before its layers are known.
+struct LookedDisk {
+    var model: DiskModel
+    var volumes: [LookedVolume]
+    var remainder: ExtentList
+
+    /// The result, with what is to be said of its volumes.
+    var surveyed: SurveyedDisk {
+        var model = model
+        model.volumes = volumes.map(\.volume.model)
+        for looked in volumes { model.findings += looked.volume.map.findings(place: looked.name) }
+        model.findings += volumes.flatMap(\.findings)
+        return SurveyedDisk(model: model, volumes: volumes.map(\.volume), remainder: remainder)
+    }
+}
+
+/// A volume of such a disk.
+struct LookedVolume {
+    var volume: SurveyedVolume
+    /// Its place, for messages.
+    let name: String
+    let source: any BlockSource
+    /// Whether its content may be a layer's. Not where it is cut short, or the table is damaged.
+    let mayBeMember: Bool
+    /// What is to be said of what lies in it.
+    var findings: [Finding] = []
+}
+
+extension VolumeMap {
+    /// What is to be said of a volume at `place`.
+    func findings(place: String) -> [Finding] {
+        var result: [Finding] = []
+        if let damage { result.append(Finding(.warning, "volume.damaged", what: damage, place: place)) }
+        for warning in warnings { result.append(Finding(.warning, warning.code, what: warning.what, place: place)) }
+        if let reason = wholeBecause, states.contains(where: { $0 != .clean }) {
+            result.append(
+                Finding(.warning, "volume.imaged-whole", what: "It is imaged whole. \(reason)", place: place))
+        }
+        return result
     }
 }

@@ -14,16 +14,29 @@ public struct SurveyedVolume: Hashable, Sendable {
     public var extent: Extent
     /// What lies in it and which of its bytes are in use, counted from its own start.
     public var map: VolumeMap
+    /// What it is a member of; `nil` where of nothing.
+    public var memberOf: LayerMember?
+    /// The volumes that lie in it, each with its own in turn. One that lies on several members is told with the first.
+    public var layers: [NestedVolume]
 
     /// A volume.
-    public init(number: Int, extent: Extent, map: VolumeMap) {
+    public init(
+        number: Int, extent: Extent, map: VolumeMap, memberOf: LayerMember? = nil, layers: [NestedVolume] = []
+    ) {
         self.number = number
         self.extent = extent
         self.map = map
+        self.memberOf = memberOf
+        self.layers = layers
     }
 
     /// The volume as the machine model tells it.
-    public var model: VolumeModel { map.model(number: number, extent: extent) }
+    public var model: VolumeModel {
+        var result = map.model(number: number, extent: extent)
+        result.memberOf = memberOf
+        result.layers = layers.isEmpty ? nil : layers
+        return result
+    }
 }
 
 /// A disk that was looked at.

@@ -15,6 +15,8 @@ struct WholeDisk {
     var map: VolumeMap
     /// Why it is taken as one volume though there is (or was) a table; `nil` where there is none.
     var because: String?
+    /// Whether the whole disk may be a member of a layer.
+    var mayBeMember = true
 
     /// A disk whose table cannot be read: no part of it may be left out, whatever seems to lie on it.
     init(_ source: any BlockSource, because reason: String) {
@@ -22,6 +24,7 @@ struct WholeDisk {
         self.map = FilesystemMaps.whole(identity, length: source.length, because: reason)
         self.map.states = [.damaged]
         self.because = reason
+        mayBeMember = false
     }
 
     /// `nil` where the table tells all: the disk is then looked at by its partitions.
@@ -31,8 +34,10 @@ struct WholeDisk {
             return
         }
         guard let reason = try WholeDisk.reason(source, table, reading.findings) else { return nil }
-        self.map = FilesystemMaps.whole(try Identification.identify(source), length: source.length, because: reason)
+        let identity = try Identification.identify(source)
+        self.map = FilesystemMaps.whole(identity, length: source.length, because: reason)
         self.because = reason
+        mayBeMember = identity.usage == .container && reason == WholeDisk.inContainer(identity)
     }
 
     /// Why the partitions are not all there is on the disk.
@@ -58,13 +63,15 @@ struct WholeDisk {
         }
         switch identity.usage {
         case .container:
-            return
-                "It is as a whole part of a container (\(identity.kind.rawValue)), which keeps its metadata outside the "
-                + "partitions."
+            return inContainer(identity)
         case .filesystem where ["iso9660", "udf"].contains(identity.kind.rawValue) && coversISO(table):
             return "It holds a hybrid \(identity.kind.rawValue) image, whose partitions are parts of it."
         default: return nil
         }
+    }
+
+    private static func inContainer(_ identity: Identity) -> String {
+        "It is as a whole part of a container (\(identity.kind.rawValue)), which keeps its metadata outside the partitions."
     }
 
     /// Whether the table is that of a hybrid image: an entry from the disk's first sectors on, or one of type 0.

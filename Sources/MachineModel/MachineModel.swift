@@ -154,12 +154,18 @@ public struct VolumeModel: Hashable, Sendable, Codable {
     public var states: [VolumeState]
     /// Why it is imaged whole; `nil` when only used blocks are.
     public var wholeBecause: String?
+    /// The volume group, array or encrypted volume it is a part of. `nil` where it is none's, and in points of programs
+    /// that did not look.
+    public var memberOf: LayerMember?
+    /// The volumes that lie in it, wholly or in part. They are shown; what is imaged and restored is the volume itself.
+    public var layers: [NestedVolume]?
 
     /// A volume.
     public init(
         number: Int, extent: Extent, kind: ContentKind, label: String? = nil, uuid: String? = nil,
         filesystemSize: ByteCount? = nil, blockSize: ByteCount? = nil, used: ByteCount, minimum: ByteCount? = nil,
-        minimumIs: String? = nil, states: [VolumeState] = [], wholeBecause: String? = nil
+        minimumIs: String? = nil, states: [VolumeState] = [], wholeBecause: String? = nil,
+        memberOf: LayerMember? = nil, layers: [NestedVolume]? = nil
     ) {
         self.number = number
         self.extent = extent
@@ -173,6 +179,8 @@ public struct VolumeModel: Hashable, Sendable, Codable {
         self.minimumIs = minimumIs
         self.states = states
         self.wholeBecause = wholeBecause
+        self.memberOf = memberOf
+        self.layers = layers
     }
 }
 

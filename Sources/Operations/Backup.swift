@@ -26,6 +26,8 @@ public struct BackupRequest: Sendable {
     public var volumes: [String] = []
     /// Volumes of which every byte is imaged, in use or not; named like ``volumes``.
     public var wholes: [String] = []
+    /// What opens encrypted volumes, so that only what is in use of them is imaged.
+    public var unlocking = VolumeUnlocking()
     /// How hard to compress.
     public var compression = Compression.standard
     /// What to do about unreadable sectors.
@@ -75,9 +77,9 @@ public enum Backup {
     /// Images the disks of `request` into its set. Nothing is written to any source.
     public static func run(_ request: BackupRequest, events: @escaping EventHandler) throws(Fault) -> BackupResult {
         let scan = DiskScan()
-        var opened: [SourceDisk] = []
+        var opened: [OpenedDisk] = []
         for name in request.disks {
-            let disk = try SourceDisk(name, scan: scan, fileSectorSize: request.fileSectorSize)
+            let disk = try OpenedDisk(name, scan, request.fileSectorSize)
             guard disk.selected.isWholeDisk else { throw partOfDisk(disk.selected) }
             if opened.contains(where: { $0.selected.path == disk.selected.path }) {
                 throw Fault(
@@ -101,11 +103,13 @@ public enum Backup {
         let marked = DiskScan()
         for index in opened.indices {
             try SourceGuard(scan: marked).refuseIfInUse(opened[index].selected)
-            opened[index] = try SourceDisk(opened[index].name, scan: marked, fileSectorSize: request.fileSectorSize)
+            opened[index] = try OpenedDisk(opened[index].name, marked, request.fileSectorSize)
         }
+        let sources = try OpenedDisk.surveyed(opened, request.unlocking)
+        try request.unlocking.requireUsed()
 
         var imaged: [ImagedDisk] = []
-        for disk in opened {
+        for disk in sources {
             let volumes = try numbers(request.volumes, of: disk, request)
             let wholes = try numbers(request.wholes, of: disk, request) ?? []
             if let volumes, let left = wholes.subtracting(volumes).min() {
@@ -126,8 +130,9 @@ public enum Backup {
                 let model = volume.model
                 let path = disk.survey.model.path
                 let place = model.number == 0 ? path : "\(path):\(model.number)"
-                guard disk.volumes?.contains(model.number) ?? true, let reason = model.wholeBecause,
-                    model.kind != .empty,
+                guard disk.volumes?.contains(model.number) ?? true else { continue }
+                for nested in model.layers ?? [] { notice(nested, &noticed, events) }
+                guard let reason = model.wholeBecause, model.kind != .empty,
                     !noticed.contains(where: { $0.code == "volume.imaged-whole" && $0.place == place })
                 else { continue }
                 let finding = Finding(
@@ -177,6 +182,18 @@ public enum Backup {
             writer.abandon()
             throw place.explained(error)
         }
+    }
+
+    /// Says which of the volumes inside others are imaged whole.
+    private static func notice(_ volume: NestedVolume, _ noticed: inout [Finding], _ events: EventHandler) {
+        for inner in volume.layers ?? [] { notice(inner, &noticed, events) }
+        guard let reason = volume.wholeBecause, volume.kind != .empty,
+            !noticed.contains(where: { $0.code == "volume.imaged-whole" && $0.place == volume.name })
+        else { return }
+        let finding = Finding(
+            .notice, "volume.imaged-whole", what: "All \(volume.size) are imaged: \(reason)", place: volume.name)
+        noticed.append(finding)
+        events(.finding(finding))
     }
 
     /// The disk as the point describes it: only the volumes it holds.

@@ -240,6 +240,7 @@ private struct JobOption {
         JobOption(key: "noVerify", kind: .flag), JobOption(key: "sectorSize", kind: .text),
         JobOption(key: "readRetries", kind: .text), JobOption(key: "badPlaceTime", kind: .text),
         JobOption(key: "badTime", kind: .text), JobOption(key: "compare", kind: .choice(["full", "metadata"])),
+        JobOption(key: "unlock", kind: .list),
     ]
     static let verify = [
         JobOption(key: "quick", kind: .flag), JobOption(key: "stored", kind: .flag),

@@ -30,9 +30,11 @@ public struct DiskListing: Sendable {
 
 /// Lists disks.
 public enum ListDisks {
-    /// Surveys the disks named, or all that can be imaged when none is. A disk that cannot be read is listed with its
-    /// fault; one that was named and does not exist is thrown.
-    public static func run(_ names: [String], fileSectorSize: SectorSize) throws(Fault) -> [DiskListing] {
+    /// Surveys the disks named, or all that can be imaged when none is, together. A disk that cannot be read is listed with
+    /// its fault; one that was named and does not exist is thrown.
+    public static func run(
+        _ names: [String], fileSectorSize: SectorSize, unlocking: VolumeUnlocking = VolumeUnlocking()
+    ) throws(Fault) -> [DiskListing] {
         let scan = DiskScan()
         var result: [DiskListing] = []
         var selected: [SelectedDisk] = scan.disks.map { SelectedDisk(whole: $0) }
@@ -40,16 +42,41 @@ public enum ListDisks {
             selected = []
             for name in names { selected.append(try DiskSelector.resolve(name, in: scan, identify: Identify.volume)) }
         }
-        for disk in selected {
+        var opened: [(index: Int, disk: OpenedDisk)] = []
+        for (index, disk) in selected.enumerated() {
             var listing = DiskListing(path: disk.path, attached: disk.disk)
             do {
-                listing.model = try SourceDisk(disk.path, scan: scan, fileSectorSize: fileSectorSize).survey.model
+                let name = names.isEmpty ? disk.path : names[index]
+                opened.append((index, try OpenedDisk(name, disk, scan, fileSectorSize)))
             } catch {
                 if !names.isEmpty, disk.disk == nil { throw error }
                 listing.fault = error
             }
             result.append(listing)
         }
+        do throws(Fault) {
+            let sources = try OpenedDisk.surveyed(opened.map(\.disk), unlocking)
+            for (place, source) in zip(opened, sources) { result[place.index].model = source.survey.model }
+        } catch {
+            // One that cannot be looked at must not hide the others.
+            guard opened.count > 1, ![.interrupted, .wrongKey, .toolMissing, .toolFailed].contains(error.code) else {
+                guard let only = opened.first, names.isEmpty || selected[only.index].disk != nil, opened.count == 1
+                else {
+                    throw error
+                }
+                result[only.index].fault = error
+                return result
+            }
+            for place in opened {
+                do throws(Fault) {
+                    result[place.index].model = try OpenedDisk.surveyed([place.disk], unlocking)[0].survey.model
+                } catch {
+                    if !names.isEmpty, selected[place.index].disk == nil { throw error }
+                    result[place.index].fault = error
+                }
+            }
+        }
+        try unlocking.requireUsed()
         return result
     }
 }

@@ -11,8 +11,11 @@ public import DiskSurvey
 import FilesystemMaps
 public import Findings
 public import Geometry
+public import ImageStore
 public import LinuxDisks
 import MachineModel
+import Synchronization
+import VolumeStacks
 
 /// The program's version, as stored in recovery points and shown by `--version`.
 public enum Program {
@@ -33,16 +36,42 @@ public struct SourceDisk: Sendable {
 
     /// Opens and surveys the disk `name` stands for. `fileSectorSize` is the sector size of image files.
     public init(_ name: String, scan: DiskScan, fileSectorSize: SectorSize) throws(Fault) {
-        let selected = try DiskSelector.resolve(name, in: scan, identify: Identify.volume)
-        SourceDisk.writeBackLayers(of: selected, in: scan)
-        let source = try FileSource(path: selected.path, fileSectorSize: fileSectorSize)
-        let disk = selected.isWholeDisk ? selected.disk : nil
+        self = try SourceDisk.open([name], scan: scan, fileSectorSize: fileSectorSize)[0]
+    }
+
+    /// Opens the disks that `names` stand for and surveys them together, since layers may lie on several.
+    public static func open(
+        _ names: [String], scan: DiskScan, fileSectorSize: SectorSize, unlocking: VolumeUnlocking = VolumeUnlocking()
+    ) throws(Fault) -> [SourceDisk] {
+        var opened: [OpenedDisk] = []
+        for name in names { opened.append(try OpenedDisk(name, scan, fileSectorSize)) }
+        return try OpenedDisk.surveyed(opened, unlocking)
+    }
+
+    init(name: String, selected: SelectedDisk, source: FileSource, survey: SurveyedDisk) {
         self.name = name
         self.selected = selected
         self.source = source
-        self.survey = try DiskSurvey.look(
-            at: source, path: selected.path, model: disk?.model, serial: disk?.serial, wwn: disk?.wwn,
-            bus: disk?.bus ?? (selected.isFile ? "file" : nil))
+        self.survey = survey
+    }
+}
+
+/// A disk opened for reading, not looked at yet.
+struct OpenedDisk {
+    let name: String
+    let selected: SelectedDisk
+    let source: FileSource
+
+    init(_ name: String, _ scan: DiskScan, _ fileSectorSize: SectorSize) throws(Fault) {
+        let selected = try DiskSelector.resolve(name, in: scan, identify: Identify.volume)
+        try self.init(name, selected, scan, fileSectorSize)
+    }
+
+    init(_ name: String, _ selected: SelectedDisk, _ scan: DiskScan, _ fileSectorSize: SectorSize) throws(Fault) {
+        OpenedDisk.writeBackLayers(of: selected, in: scan)
+        source = try FileSource(path: selected.path, fileSectorSize: fileSectorSize)
+        self.name = name
+        self.selected = selected
     }
 
     /// Brings to the disk what programs wrote through the devices that lie on it: partitions, layers, and the loop devices
@@ -59,6 +88,65 @@ public struct SourceDisk: Sendable {
             var nodes = device.partitions.map { ($0.path, $0.mounts) }
             if device.path != selected.path { nodes.append((device.path, device.mounts)) }
             for (path, mounts) in nodes where writable.isDisjoint(with: mounts) { _ = try? FileSource(path: path) }
+        }
+    }
+
+    static func surveyed(
+        _ disks: [OpenedDisk], _ unlocking: VolumeUnlocking
+    ) throws(Fault) -> [SourceDisk] {
+        let surveys = try DiskSurvey.look(
+            at: disks.map { opened in
+                let disk = opened.selected.isWholeDisk ? opened.selected.disk : nil
+                return DiskToSurvey(
+                    opened.source, path: opened.selected.path, model: disk?.model, serial: disk?.serial, wwn: disk?.wwn,
+                    bus: disk?.bus ?? (opened.selected.isFile ? "file" : nil))
+            }, unlocking: unlocking.keys(disks))
+        return zip(disks, surveys).map {
+            SourceDisk(name: $0.name, selected: $0.selected, source: $0.source, survey: $1)
+        }
+    }
+}
+
+/// Passphrases and key files of encrypted volumes, by the volumes as the user names them.
+public final class VolumeUnlocking: Sendable {
+    private let given: [(volume: String, secret: Secret)]
+    /// Kept between surveys of the same disks: deriving a key takes seconds.
+    private let made = Mutex<Unlocking?>(nil)
+
+    /// Each volume is `N` where one disk is named, `DISK:N`, `DISK` for a disk that is a volume as a whole, a name as
+    /// `relight disks` shows it (`vg0/crypt`), or the UUID of the encrypted volume.
+    public init(_ given: [(volume: String, secret: Secret)] = []) { self.given = given }
+
+    /// Throws `missing` when there is a volume that was not found, or is not encrypted.
+    func requireUsed() throws(Fault) {
+        guard let unused = made.withLock({ $0 })?.unused.first else { return }
+        throw Fault(
+            .missing, what: "There is no encrypted volume \(unused) on the disks named.",
+            remedy: "`relight disks` shows the volumes; name one as N, DISK:N, VG/LV, or by the UUID of its encryption."
+        )
+    }
+
+    /// The secrets by the names that surveys of `disks` use.
+    func keys(_ disks: [OpenedDisk]) -> Unlocking {
+        guard !given.isEmpty else { return .none }
+        return made.withLock { made in
+            if let made { return made }
+            var secrets: [String: [UInt8]] = [:]
+            for (volume, secret) in given {
+                let (named, number) = DiskSelector.splitPart(volume)
+                var name = volume
+                if let number, let disk = disks.first(where: { $0.name == named }) {
+                    name = "\(disk.selected.path):\(number)"
+                } else if let number = Int(volume), disks.count == 1, let disk = disks.first {
+                    name = "\(disk.selected.path):\(number)"
+                } else if let disk = disks.first(where: { $0.name == volume }) {
+                    name = disk.selected.path
+                }
+                secrets[name] = unsafe secret.withBytes { unsafe Array($0) }
+            }
+            let result = Unlocking(secrets)
+            made = result
+            return result
         }
     }
 }

@@ -9,6 +9,7 @@ import Testing
 @testable import FilesystemMaps
 @testable import ImageStore
 @testable import PartitionTables
+@testable import VolumeStacks
 
 /// The committed inputs of the fuzzers, run without the fuzzers: what once crashed must not crash again.
 @Suite struct SeedTests {
@@ -40,6 +41,54 @@ import Testing
                 target.mend(&bytes)
                 target.run(bytes)
             }
+        }
+    }
+
+    /// Layers: many mutations, every one with its checksums made right. What is made of them keeps its promises, and many
+    /// are still put together.
+    @Test(arguments: ["lvm", "md", "luks"])
+    func mutatedLayers(_ name: String) throws {
+        let target = try #require(FuzzTarget.all.first { $0.name == name })
+        let kind = ["lvm": "LVM2_member", "md": "linux_raid_member", "luks": "crypto_LUKS"][name] ?? ""
+        var random = Mutations(seed: 7)
+        var sound = 0
+        for input in SeedFolder.inputs(target) {
+            for round in 0..<1200 {
+                var bytes = input.bytes
+                if round % 2 == 0 { random.changeNumber(&bytes) } else { random.changeField(&bytes) }
+                target.mend(&bytes)
+                target.run(bytes)
+                let disk = SparseDisk(bytes, limit: .mebibytes(64))
+                let descriptor = try VolumeStacks.recognise(disk, kind: ContentKind(rawValue: kind))
+                if case .damaged? = descriptor?.content { continue }
+                sound += 1
+            }
+        }
+        #expect(sound > 500)
+    }
+
+    @Test func theSeedsOfLayersArePutTogether() throws {
+        func stack(_ target: FuzzTarget, _ name: String, _ kind: String) throws -> Stack {
+            let disk = SparseDisk(try seed(target, name), limit: .mebibytes(64))
+            let descriptor = try #require(try VolumeStacks.recognise(disk, kind: ContentKind(rawValue: kind)))
+            let member = StackMember(id: 0, names: ["d"], source: disk, descriptor: descriptor)
+            return try #require(try VolumeStacks.assemble([member]).first)
+        }
+        let expected = ["simple": ["vg/a", "vg/s"], "raid": ["vg/q", "vg/r"], "thin": []]
+        for (name, volumes) in expected {
+            let group = try stack(.lvm, name, "LVM2_member")
+            #expect(group.volumes.filter { $0.source != nil }.map(\.name) == volumes, "\(group.members)")
+            #expect(group.members[0].wholeBecause == nil)
+        }
+        for name in ["1.2-raid1", "1.2-raid0", "1.1-raid1", "1.0-raid1", "0.90"] {
+            let array = try stack(.md, name, "linux_raid_member")
+            #expect(array.volumes.count == 1, "\(name): \(array.members)")
+        }
+        for (name, reason) in [
+            ("luks1", "locked"), ("luks2", "locked"), ("luks2-integrity", "checksum"), ("luks2-reencrypt", "anew"),
+        ] {
+            let volume = try stack(.luks, name, "crypto_LUKS")
+            #expect(volume.members[0].wholeBecause?.contains(reason) == true, "\(volume.members)")
         }
     }
 
