@@ -103,7 +103,8 @@ struct LayerSurvey {
             add(
                 Stack(
                     whole: member,
-                    because: "What it is a member of was put together without it: it is a copy, or was found too late."))
+                    because: "What it is a member of was put together without it: it is a copy, or was found too late.")
+            )
             return
         }
         pending.append(member)
