@@ -138,12 +138,6 @@ struct ExtTests {
         return try #require(line.split(separator: " ").dropFirst(3).first.flatMap { UInt64($0) })
     }
 
-    @Test func aJournalToReplayMakesItWhole() throws {
-        let map = try Self.spoiled { _ = try debugfs.check(["-w", "-R", "feature needs_recovery", $0]) }
-        #expect(map.states == [.journalToReplay])
-        #expect(map.wholeBecause?.contains("journal") == true)
-    }
-
     @Test func errorsMakeItWhole() throws {
         let map = try Self.spoiled { _ = try debugfs.check(["-w", "-R", "set_super_value state 3", $0]) }
         #expect(map.states == [.dirty])
