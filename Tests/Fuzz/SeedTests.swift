@@ -156,6 +156,48 @@ import Testing
         #expect(mounted.used.byteCount.bytes == 130 * 512 + (256 - 100) * 512)
     }
 
+    /// The replay of a filesystem of the seeds' kind, and its map.
+    private func replay(_ bytes: [UInt8]) throws -> (replay: XFSReplay, map: VolumeMap) {
+        let disk = MemoryDisk(bytes)
+        let superblock = try XFSSuperblock(parsing: disk.bytes(at: .zero, count: 512))
+        let log = try XFSLog(disk, superblock)
+        return (
+            try XFSReplay(disk, superblock, log, log.head()),
+            try XFSReader.map(disk, Identity(kind: .xfs, usage: .filesystem))
+        )
+    }
+
+    @Test func aBufferThatALaterTransactionCancelsIsNotReplayed() throws {
+        // The header of the first group, a leaf of its tree and one of its tree of sizes.
+        let all = try replay(XFSSeeds.volume(version5: true, mounted: true))
+        #expect(all.replay.volume.changedBlocks == 3)
+        #expect(all.map.wholeBecause == nil)
+        let most = try replay(XFSSeeds.volume(version5: true, mounted: true, cancelled: 12))
+        #expect(most.replay.volume.changedBlocks == 2)
+        #expect(!most.replay.volume.hasChanges(in: Extent(from: ByteCount(12 * 512), to: ByteCount(13 * 512))))
+        // Then the two trees do not agree, and nothing is believed.
+        #expect(most.map.states == [.journalToReplay, .damaged], "\(most.map.wholeBecause ?? "mapped")")
+        // A place that is not in the log changes nothing.
+        #expect(
+            try replay(XFSSeeds.volume(version5: true, mounted: true, cancelled: 13)).replay.volume.changedBlocks == 3)
+    }
+
+    @Test func aBlockThatIsNewerThanItsTransactionIsNotReplayed() throws {
+        // The transaction begins at block 0 of round 1 of the log: that is what a block written after it says.
+        func volume(_ age: UInt64, uuid: UInt8 = 0x10) throws -> [UInt8] {
+            var bytes = XFSSeeds.volume(version5: true, mounted: true)
+            bytes.putBig(age, at: 12 * 512 + 24)
+            bytes[12 * 512 + 32] = uuid
+            return bytes
+        }
+        #expect(try replay(volume(1 << 32)).replay.volume.changedBlocks == 2)
+        #expect(try replay(volume((1 << 32) - 1)).replay.volume.changedBlocks == 3)
+        // Another filesystem's block says nothing, however new it is.
+        #expect(try replay(volume(1 << 32, uuid: 0x77)).replay.volume.changedBlocks == 3)
+        // What is newer than the log's last record cannot be.
+        #expect(throws: MapProblem.self) { try replay(volume(2 << 32)) }
+    }
+
     @Test func anUnknownItemInTheLogOfXFSMakesItWhole() throws {
         let identity = Identity(kind: .xfs, usage: .filesystem)
         var disk = SparseEditor(try seed(.xfs, "mounted"))

@@ -87,7 +87,8 @@ enum XFSSeeds {
 
     /// The log of a filesystem that was not unmounted: a transaction that takes two blocks from the first group's free
     /// run, whose tree and tree of sizes have their leaves at blocks 8 and 12, and says that it is to free one of them.
-    private static func log(from start: Int, count: Int) -> [UInt8] {
+    /// A second transaction may cancel the buffer at block `cancelled`.
+    private static func log(from start: Int, count: Int, cancelled: Int?) -> [UInt8] {
         let taken = 2
         func region(_ bytes: [UInt8], flags: UInt8 = 0) -> [UInt8] {
             var operation = [UInt8](repeating: 0, count: 12)
@@ -98,11 +99,11 @@ enum XFSSeeds {
             return operation + bytes
         }
         /// A buffer of one block of which the pieces of 128 bytes named were logged.
-        func buffer(_ block: Int, type: UInt16, _ content: [UInt8], _ pieces: [Int]) -> [UInt8] {
+        func buffer(_ block: Int, type: UInt16, flags: UInt16 = 0, _ content: [UInt8], _ pieces: [Int]) -> [UInt8] {
             var format = [UInt8](repeating: 0, count: 24)
             format.put(0x123C as UInt16, at: 0)
             format.put(UInt16(pieces.count + 1), at: 2)
-            format.put(type << 11, at: 4)
+            format.put(type << 11 | flags, at: 4)
             format.put(1 as UInt16, at: 6)
             format.put(UInt64(block), at: 8)
             format.put(1 as UInt32, at: 16)
@@ -140,10 +141,15 @@ enum XFSSeeds {
         content +=
             buffer(1, type: 5, header, [0]) + buffer(8, type: 4, leaf(8), [0]) + buffer(12, type: 4, leaf(12), [0])
         content += region(free) + region([], flags: 0x02)
-        // Start, header, three buffers of two regions, one of one, commit.
+        if let cancelled {
+            content += region([], flags: 0x01) + region(begin) + buffer(cancelled, type: 0, flags: 2, [], [])
+            content += region([], flags: 0x02)
+        }
+        // Start, header, three buffers of two regions, one of one, commit; then start, header, buffer, commit.
         var record = [UInt8](repeating: 0, count: 512)
         for (offset, value) in [
-            (0, 0xFEED_BABE), (4, 1), (8, 2), (12, UInt32(content.count)), (16, 1), (20, 0), (24, 1), (28, 0), (40, 10),
+            (0, 0xFEED_BABE), (4, 1), (8, 2), (12, UInt32(content.count)), (16, 1), (20, 0), (24, 1), (28, 0),
+            (40, cancelled == nil ? 10 : 14),
             (300, 1), (320, 32768),
         ]
             as [(Int, UInt32)]
@@ -158,7 +164,7 @@ enum XFSSeeds {
 
     /// A filesystem of two groups of 256 blocks of 512 bytes. The second group's free space is every other block of its
     /// last two hundred, so that its tree has two levels.
-    static func volume(version5: Bool, mounted: Bool = false) -> [UInt8] {
+    static func volume(version5: Bool, mounted: Bool = false, cancelled: Int? = nil) -> [UInt8] {
         var disk = [UInt8](repeating: 0, count: groups * groupBlocks * block)
         func put(_ bytes: [UInt8], _ index: Int, checksum: Int? = nil) {
             var bytes = bytes
@@ -249,7 +255,10 @@ enum XFSSeeds {
         put(superblock, groupBlocks, checksum: 224)
 
         if mounted {
-            put(log(from: logStart + logBlocks, count: groupBlocks - logStart - logBlocks), logStart)
+            put(
+                log(
+                    from: logStart + logBlocks, count: groupBlocks - logStart - logBlocks, cancelled: cancelled),
+                logStart)
             return disk
         }
         var log = [UInt8](repeating: 0, count: 2 * block)
