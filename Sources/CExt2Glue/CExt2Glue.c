@@ -102,8 +102,8 @@ static int lies_inside(ext2_filsys fs, blk64_t block, blk64_t count) {
 
 /// Every group's descriptor is sound and names places inside the filesystem. Must come before the bitmaps are read,
 /// for libext2fs marks what the descriptors name without asking where it lies.
-static int check_groups(ext2_filsys fs, struct relight_ext_summary *summary) {
-    int checksums = ext2fs_has_group_desc_csum(fs);
+static int check_groups(ext2_filsys fs, int places_only, struct relight_ext_summary *summary) {
+    int checksums = !places_only && ext2fs_has_group_desc_csum(fs);
     for (dgrp_t group = 0; group < fs->group_desc_count; group++) {
         summary->group = group;
         if (checksums && !ext2fs_group_desc_csum_verify(fs, group)) return RELIGHT_EXT_DESCRIPTOR_CHECKSUM;
@@ -194,7 +194,8 @@ errcode_t relight_ext_channel(struct relight_ext_reader *reader, ext2_filsys *re
     return error;
 }
 
-long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, struct relight_ext_summary *summary) {
+long relight_ext_map(
+    relight_ext_read read, relight_ext_run run, void *context, int in_flux, struct relight_ext_summary *summary) {
     memset(summary, 0, sizeof *summary);
     struct relight_ext_reader reader = {.read = read, .context = context};
     ext2_filsys fs = NULL;
@@ -207,16 +208,19 @@ long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, 
     summary->blocks_per_group = fs->super->s_blocks_per_group;
     if (fs->super->s_feature_ro_compat & ~(uint32_t)EXT2_LIB_FEATURE_RO_COMPAT_SUPP)
         summary->problem = RELIGHT_EXT_UNKNOWN_FEATURES;
-    if (!summary->problem) summary->problem = check_groups(fs, summary);
+    if (!summary->problem) summary->problem = check_groups(fs, in_flux, summary);
     if (!summary->problem) {
+        if (in_flux) fs->flags |= EXT2_FLAG_IGNORE_CSUM_ERRORS;
         // One bit for each block, whatever the content: the tree of runs, libext2fs's other way, takes some 50 bytes for
         // each run, and libext2fs aborts where there is no memory left for one.
         fs->default_bitmap_type = EXT2FS_BMAP64_BITARRAY;
         error = ext2fs_read_block_bitmap(fs);
         if (!error) {
-            summary->problem = check_metadata(fs, summary);
+            if (!in_flux) summary->problem = check_metadata(fs, summary);
             if (!summary->problem) walk(fs, run, context, summary);
-            if ((!summary->problem || summary->problem == RELIGHT_EXT_GROUP_FREE_COUNT) && summary->free_in_bitmaps > summary->free_in_descriptors)
+            if (in_flux && summary->problem == RELIGHT_EXT_GROUP_FREE_COUNT) summary->problem = RELIGHT_EXT_OK;
+            if (!in_flux && (!summary->problem || summary->problem == RELIGHT_EXT_GROUP_FREE_COUNT) &&
+                summary->free_in_bitmaps > summary->free_in_descriptors)
                 summary->problem = RELIGHT_EXT_FREE_COUNT;
         }
     }

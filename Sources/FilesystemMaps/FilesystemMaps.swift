@@ -4,8 +4,8 @@
 /// # FilesystemMaps
 ///
 /// Which bytes of a volume hold data. libblkid says what lies in it (``Identification``); one reader for each format,
-/// a row in ``FilesystemReader/all``, then checks that and gives the used map. Nothing is mounted, no journal is
-/// replayed, nothing is written: readers have a `BlockSource` and nothing else.
+/// a row in ``FilesystemReader/all``, then checks that and gives the used map. Nothing is mounted and nothing is written:
+/// readers have a `BlockSource` and nothing else.
 ///
 /// The rule of the room: what a reader cannot prove to be unused is used. A filesystem that was not cleanly unmounted,
 /// that has features unknown here, or whose metadata contradict each other is imaged whole, and
@@ -13,6 +13,10 @@
 /// directory and file has its clusters in the allocation table; so is NTFS after a driver that keeps no log, with the
 /// clusters of all file records besides those of the bitmap. What lies between a filesystem's end and its volume's end is
 /// used. No content, however damaged, is an error.
+///
+/// Where the journal of ext or the log of XFS version 5 waits to be replayed, it is replayed in memory, on an
+/// `OverlaySource`; used is then what is used before or after the replay, and the state is `journalToReplay`. The image
+/// holds the volume as it is, its journal included: whoever mounts the restored volume replays it.
 ///
 /// Where NTFS, XFS and FAT keep two copies of a structure (boot sector, first file records; superblock; allocation
 /// table), the sound one is used and the volume counts as damaged; the backup boot sector of FAT32 and the backup

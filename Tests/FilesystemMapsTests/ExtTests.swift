@@ -29,7 +29,13 @@ struct ExtTests {
         Shape(options: ["-t", "ext4", "-b", "1024"]),
         Shape(options: ["-t", "ext4", "-b", "2048"]),
         Shape(options: ["-t", "ext4", "-b", "4096"], mebibytes: 300),
+        Shape(options: ["-t", "ext4", "-b", "8192"], mebibytes: 100),
+        Shape(options: ["-t", "ext4", "-b", "16384", "-O", "bigalloc", "-C", "131072"], mebibytes: 200),
+        Shape(options: ["-t", "ext4", "-b", "32768"], mebibytes: 200),
         Shape(options: ["-t", "ext4", "-b", "65536"], mebibytes: 200),
+        Shape(options: ["-t", "ext4", "-O", "^extent,^64bit,^metadata_csum"]),
+        Shape(options: ["-t", "ext4", "-O", "mmp,large_dir,encrypt,verity,stable_inodes"]),
+        Shape(options: ["-t", "ext4", "-I", "1024", "-E", "stride=16,stripe_width=64,num_backup_sb=1"]),
         Shape(options: ["-t", "ext4", "-O", "^has_journal"]),
         Shape(options: ["-t", "ext4", "-O", "^64bit,^metadata_csum,uninit_bg"], mebibytes: 300),
         Shape(options: ["-t", "ext4", "-O", "64bit,metadata_csum,metadata_csum_seed"]),
@@ -136,12 +142,6 @@ struct ExtTests {
         let listed = try dumpe2fs.check([image]).standardOutput
         let line = try #require(listed.split(separator: "\n").first { $0.contains("Block bitmap at") })
         return try #require(line.split(separator: " ").dropFirst(3).first.flatMap { UInt64($0) })
-    }
-
-    @Test func aJournalToReplayMakesItWhole() throws {
-        let map = try Self.spoiled { _ = try debugfs.check(["-w", "-R", "feature needs_recovery", $0]) }
-        #expect(map.states == [.journalToReplay])
-        #expect(map.wholeBecause?.contains("journal") == true)
     }
 
     @Test func errorsMakeItWhole() throws {

@@ -13,7 +13,7 @@ import Tools
 @testable import FilesystemMaps
 
 private let tune2fs = Tool("tune2fs", package: "e2fsprogs")
-private let python = Tool("python3", package: "python3")
+let python = Tool("python3", package: "python3")
 
 /// What metadata say is unchanged, against the bytes themselves.
 @Suite(.serialized, .enabled(if: mke2fs.path != nil && debugfs.path != nil, "e2fsprogs is needed"))

@@ -79,6 +79,60 @@ struct MutationTests {
         #expect(partial > 100)
     }
 
+    /// A journal without checksums, so that everything in it is believed.
+    @Test(.enabled(if: mke2fs.path != nil && debugfs.path != nil, "e2fsprogs is needed"), arguments: [5, 4])
+    func mutatedJournals(shape: Int) throws {
+        let folder = try ScratchFolder()
+        let image = try ExtJournalTests.image(
+            ExtJournalTests.written[shape], in: folder, seed: 3, count: 6, uncommitted: true)
+        let disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: 32 << 20))
+        let blocks = try ExtJournalTests.places(image).prefix(80).map { Int($0) }
+        let partial = try Self.run(
+            disk, places: blocks.map { $0..<$0 + 64 } + [blocks[0]..<blocks[0] + 96], count: 1500, seed: 14
+        ) { try ExtReader.map($0, Identity(kind: .ext4)) }
+        #expect(partial > 100)
+    }
+
+    /// A log that waits to be replayed, with fields of its records changed and the checksums made right again.
+    @Test(.enabled(if: canMountXFS && CrashSeries.isPossible, "XFS in the kernel and root are needed"))
+    func mutatedXFSLogs() throws {
+        let (folder, image) = try XFSJournalTests.crashed()
+        let source = try withExtendedLifetime(folder) { try FileSource(path: image) }
+        let identity = Identity(kind: .xfs, usage: .filesystem)
+        #expect(try XFSReader.map(source, identity).wholeBecause == nil)
+        let log = try XFSLog(source, XFSSuperblock(parsing: source.bytes(at: .zero, count: 512)))
+        let records = try XFSJournalTests.records(log)
+        var random = Seeded(16)
+        var partial = 0
+        for _ in 0..<600 {
+            let record = try #require(records.randomElement(using: &random))
+            var bytes = try log.blocks(record.place, record.blocks).fields.bytes
+            let content = Int(record.headers) * 512
+            for _ in 0..<Int.random(in: 1...3, using: &random) {
+                // The headers, the first operations, or anything.
+                let most = [64, content + 200, bytes.count].randomElement(using: &random) ?? 64
+                let width = [1, 2, 4, 8].randomElement(using: &random) ?? 1
+                let at = Int.random(in: 0..<most - 8, using: &random)
+                let value =
+                    Bool.random(using: &random)
+                    ? Self.nasty.randomElement(using: &random) ?? 0 : UInt64.random(in: 0...UInt64.max, using: &random)
+                for index in 0..<width { bytes[at + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt64(index))) }
+            }
+            XFSJournalTests.mend(&bytes, record)
+            let overlay = OverlaySource(source, blockSize: ByteCount(512))
+            for index in 0..<bytes.count / 512 {
+                let place = (record.place + UInt64(index)) % log.count
+                try overlay.write(
+                    at: log.place.start + ByteCount(place * 512),
+                    unsafe bytes.span.bytes.extracting(index * 512..<index * 512 + 512))
+            }
+            let map = try XFSReader.map(overlay, identity)
+            #expect(map.used.end <= source.length)
+            if map.wholeBecause == nil { partial += 1 }
+        }
+        #expect(partial > 10)
+    }
+
     @Test(.enabled(if: mkfat.path != nil, "dosfstools is needed"), arguments: ["12", "16", "32"])
     func mutatedFAT(width: String) throws {
         let folder = try ScratchFolder()

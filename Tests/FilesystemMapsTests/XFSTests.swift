@@ -205,15 +205,18 @@ struct XFSTests {
         #expect(map.wholeBecause?.contains(reason) == true, "\(map.wholeBecause ?? "mapped")")
     }
 
+    /// Its log is replayed in memory.
     @Test(arguments: [[], ["-l", "su=256k"]])
-    func aMountedOrCrashedFilesystemIsWhole(options: [String]) throws {
+    func aCopyOfAMountedFilesystemIsMappedWithItsLog(options: [String]) throws {
         let map = try Self.spoiled(options) { image, folder in
             // A copy taken while it is mounted, after a sync: what a power cut leaves.
             try Self.mounted(
                 image, in: folder, "mkdir mnt/new; echo x > mnt/new/file; sync; cp --sparse=always source.img cut.img")
             try shell.check(["-c", "mv \"$1/cut.img\" \"$1/source.img\"", "move", folder.path])
         }
-        Self.expectWhole(map, [.journalToReplay], "not unmounted")
+        #expect(map.wholeBecause == nil, "\(map.wholeBecause ?? "")")
+        #expect(map.states == [.journalToReplay])
+        #expect(map.used.byteCount < .mebibytes(100))
     }
 
     /// Changes a field of the superblock and mends its checksum.

@@ -132,6 +132,36 @@ import Testing
         #expect(try ExtReader.map(SparseDisk(input, limit: .mebibytes(64)), identity) == before)
     }
 
+    @Test(arguments: ["ext3-journal", "ext4-journal"]) func theSeedsOfExtWithAJournalAreReplayed(name: String) throws {
+        let identity = Identity(kind: .ext4, usage: .filesystem)
+        let sound = try seed(.ext, name)
+        let disk = SparseDisk(sound, limit: .mebibytes(64))
+        let map = try ExtReader.map(disk, identity)
+        #expect(map.wholeBecause == nil, "\(map.wholeBecause ?? "")")
+        #expect(map.states == [.journalToReplay])
+        let replay = try #require(try JournalReplay(disk, blocks: 3072))
+        // Two transactions: a bitmap, an escaped block and another; one of the first was revoked by the second.
+        #expect(replay.volume.changedBlocks == 3)
+        #expect(try replay.volume.bytes(at: .kibibytes(3071), count: 5) == [0xC0, 0x3B, 0x39, 0x98, 1])
+        #expect(try replay.volume.bytes(at: .kibibytes(3070), count: 1) == [0])
+        #expect(try replay.volume.bytes(at: .kibibytes(3069), count: 1) == [3])
+        #expect(try replay.volume.bytes(at: .kibibytes(3068), count: 1) == [0])
+        // A block of the journal that is changed is replayed again once its checksums are mended.
+        var editor = SparseEditor(sound)
+        let place = try #require(
+            stride(from: 0, to: editor.length, by: 1024).first {
+                editor.bytes($0, 16).allSatisfy { $0 == 3 }
+            })
+        editor.store(place, [9])
+        var input = editor.input
+        if name == "ext4-journal" {
+            #expect(try ExtReader.map(SparseDisk(input, limit: .mebibytes(64)), identity).wholeBecause != nil)
+        }
+        ExtSeeds.mend(&input)
+        let changed = try #require(try JournalReplay(SparseDisk(input, limit: .mebibytes(64)), blocks: 3072))
+        #expect(try changed.volume.bytes(at: .kibibytes(3069), count: 2) == [9, 3])
+    }
+
     @Test func theSeedsOfNTFSAreMappedHoweverTheirMetadataLie() throws {
         let identity = Identity(kind: .ntfs, usage: .filesystem)
         let plain = try NTFSReader.map(SparseDisk(try seed(.ntfs, "plain"), limit: .mebibytes(64)), identity)
@@ -170,6 +200,69 @@ import Testing
         }
         let mounted = try XFSReader.map(SparseDisk(try seed(.xfs, "mounted"), limit: .mebibytes(64)), identity)
         #expect(mounted.states == [.journalToReplay])
+        #expect(mounted.wholeBecause == nil, "\(mounted.wholeBecause ?? "")")
+        // After the replay two blocks more are in use; before it they were free.
+        #expect(mounted.used.byteCount.bytes == 130 * 512 + (256 - 100) * 512)
+    }
+
+    /// The replay of a filesystem of the seeds' kind, and its map.
+    private func replay(_ bytes: [UInt8]) throws -> (replay: XFSReplay, map: VolumeMap) {
+        let disk = MemoryDisk(bytes)
+        let superblock = try XFSSuperblock(parsing: disk.bytes(at: .zero, count: 512))
+        let log = try XFSLog(disk, superblock)
+        return (
+            try XFSReplay(disk, superblock, log, log.head()),
+            try XFSReader.map(disk, Identity(kind: .xfs, usage: .filesystem))
+        )
+    }
+
+    @Test func aBufferThatALaterTransactionCancelsIsNotReplayed() throws {
+        // The header of the first group, a leaf of its tree and one of its tree of sizes.
+        let all = try replay(XFSSeeds.volume(version5: true, mounted: true))
+        #expect(all.replay.volume.changedBlocks == 3)
+        #expect(all.map.wholeBecause == nil)
+        let most = try replay(XFSSeeds.volume(version5: true, mounted: true, cancelled: 12))
+        #expect(most.replay.volume.changedBlocks == 2)
+        #expect(!most.replay.volume.hasChanges(in: Extent(from: ByteCount(12 * 512), to: ByteCount(13 * 512))))
+        // Then the two trees do not agree, and nothing is believed.
+        #expect(most.map.states == [.journalToReplay, .damaged], "\(most.map.wholeBecause ?? "mapped")")
+        // A place that is not in the log changes nothing.
+        #expect(
+            try replay(XFSSeeds.volume(version5: true, mounted: true, cancelled: 13)).replay.volume.changedBlocks == 3)
+    }
+
+    @Test func aBlockThatIsNewerThanItsTransactionIsNotReplayed() throws {
+        // The transaction begins at block 0 of round 1 of the log: that is what a block written after it says.
+        func volume(_ age: UInt64, uuid: UInt8 = 0x10) throws -> [UInt8] {
+            var bytes = XFSSeeds.volume(version5: true, mounted: true)
+            bytes.putBig(age, at: 12 * 512 + 24)
+            bytes[12 * 512 + 32] = uuid
+            return bytes
+        }
+        #expect(try replay(volume(1 << 32)).replay.volume.changedBlocks == 2)
+        #expect(try replay(volume((1 << 32) - 1)).replay.volume.changedBlocks == 3)
+        // Another filesystem's block says nothing, however new it is.
+        #expect(try replay(volume(1 << 32, uuid: 0x77)).replay.volume.changedBlocks == 3)
+        // What is newer than the log's last record cannot be.
+        #expect(throws: MapProblem.self) { try replay(volume(2 << 32)) }
+    }
+
+    @Test func anUnknownItemInTheLogOfXFSMakesItWhole() throws {
+        let identity = Identity(kind: .xfs, usage: .filesystem)
+        var disk = SparseEditor(try seed(.xfs, "mounted"))
+        // The log's record; behind its header and three operations' headers the format of the first buffer.
+        let place: UInt64 = 64 * 512 + 512 + 12 + 12 + 16 + 12
+        #expect(disk.bytes(place, 2) == [0x3C, 0x12])
+        disk.store(place, [0x60])
+        var input = disk.input
+        #expect(
+            try XFSReader.map(SparseDisk(input, limit: .mebibytes(64)), identity).states == [
+                .journalToReplay, .damaged,
+            ])
+        XFSSeeds.mend(&input)
+        let map = try XFSReader.map(SparseDisk(input, limit: .mebibytes(64)), identity)
+        #expect(map.states == [.journalToReplay, .unknownFeatures])
+        #expect(map.wholeBecause?.contains("1260") == true, "\(map.wholeBecause ?? "mapped")")
     }
 
     @Test func theSeedsOfBtrfsAreMapped() throws {

@@ -52,7 +52,10 @@ struct relight_ext_summary {
 
 /// Opens the filesystem that `read` reads, checks its groups, and hands each run of used blocks to `run`.
 /// Returns 0, or an error of libext2fs (see `relight_ext_error`). The runs count only when the summary has no problem.
-long relight_ext_map(relight_ext_read read, relight_ext_run run, void *context, struct relight_ext_summary *summary);
+/// Where `in_flux` is not 0 the bitmaps are taken as they are, without comparing them with anything: before a journal was
+/// replayed they and their checksums are of different moments.
+long relight_ext_map(
+    relight_ext_read read, relight_ext_run run, void *context, int in_flux, struct relight_ext_summary *summary);
 
 /// An open filesystem.
 struct relight_ext;

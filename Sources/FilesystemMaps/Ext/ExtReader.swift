@@ -12,27 +12,99 @@ import MachineModel
 
 /// ext2, ext3 and ext4: libext2fs reads group descriptors and bitmaps (groups without an initialised bitmap, bigalloc,
 /// meta_bg, flex_bg and 64bit included) through a channel that can only read this volume.
+///
+/// Where the journal is not empty, the bitmaps on the disk are of another moment than the rest. Then what is in use is
+/// what they say, together with what they say after the journal was replayed in memory (``JournalReplay``): whoever
+/// mounts or checks the restored filesystem replays the same journal and finds every block it then needs.
 enum ExtReader {
     /// Descriptors of a 16 TiB filesystem with 4 KiB blocks take 8 MiB; far more is a lie.
     static let mostDescriptorBytes = ByteCount.mebibytes(256)
 
     @Sendable static func map(_ volume: any BlockSource, _ identity: Identity) throws(Fault) -> VolumeMap {
-        var result = VolumeMap(identity: identity, whole: volume.length)
-        let superblock: ExtSuperblock
-        do {
-            superblock = try ExtSuperblock(
-                parsing: try volume.bytes(at: ExtSuperblock.offset, count: ExtSuperblock.size))
-        } catch let error as FieldError {
-            return result.whole(because: "Its superblock is damaged: \(error).", .damaged)
-        } catch let error as Fault {
-            throw error
-        } catch {
-            return result.whole(because: "Its superblock is damaged.", .damaged)
+        try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in
+            try map(volume, identity, into: &result)
         }
+    }
+
+    private static func map(
+        _ volume: any BlockSource, _ identity: Identity, into result: inout VolumeMap
+    ) throws(MapProblem) {
+        let superblock = try superblock(volume)
         result.blockSize = superblock.blockSize
         result.filesystemSize = superblock.size
-        if let reason = refusal(superblock, identity, volume, &result.states) { return result.whole(because: reason) }
+        try requireReadable(superblock, on: volume)
+        guard !identity.badChecksum else { throw .damaged("Its superblock's checksum is wrong.") }
+        if superblock.incompatible.contains(.recover) { result.states.append(.journalToReplay) }
+        let replay = try replay(volume, superblock)
+        try requireWithoutErrors(superblock)
+        guard let replay else {
+            let (used, summary) = try used(volume, superblock)
+            result.used = used
+            result.states = [.clean]
+            result.minimum = result.filesystemSize.map { estimate(used.byteCount, summary, of: $0) }
+            result.minimumIs = "estimated"
+            return
+        }
+        result.states = [.journalToReplay]
+        let after = try ExtReader.superblock(replay.volume)
+        guard after.blockSize == superblock.blockSize, after.uuid == superblock.uuid else {
+            throw .damaged("Its journal makes another filesystem of it.")
+        }
+        // An online resize may wait in the journal too: the filesystem may then be larger than it says now.
+        result.filesystemSize = [superblock.size, after.size].compactMap { $0 }.max()
+        try requireReadable(after, on: volume)
+        try requireWithoutErrors(after)
+        let final = try used(replay.volume, after).list
+        for extent in replay.journal.extents where !final.covers(extent) {
+            throw .damaged("After its journal is replayed, a part of the journal would be free.")
+        }
+        result.used = final.union(try used(volume, superblock, isInFlux: true).list)
+    }
 
+    /// What waits in the journal, or `nil`.
+    private static func replay(
+        _ volume: any BlockSource, _ superblock: ExtSuperblock
+    ) throws(MapProblem) -> JournalReplay? {
+        let isPending = superblock.incompatible.contains(.recover)
+        guard superblock.compatible.contains(.journal) else {
+            if isPending { throw .damaged("It says that a journal waits to be replayed, but has none.") }
+            return nil
+        }
+        guard !superblock.hasExternalJournal else {
+            guard isPending else { return nil }
+            let name =
+                superblock.journalUUID.contains { $0 != 0 }
+                ? " with UUID \(PlainUUID.text(superblock.journalUUID))" : ""
+            throw .whole(
+                "It was not unmounted, and its journal is on another device\(name): until that is replayed its bitmaps do "
+                    + "not tell what is in use.", .journalToReplay)
+        }
+        do throws(MapProblem) { return try JournalReplay(volume, blocks: superblock.blocks) } catch {
+            switch error {
+            case .whole(let reason, let state) where isPending:
+                throw .whole(
+                    "It was not unmounted: its journal waits to be replayed, and until then its bitmaps do not tell what "
+                        + "is in use. \(reason)", state)
+            case .whole(_, .damaged):
+                // Nothing is said to wait, so that nobody would replay a journal in which this cannot be read.
+                return nil
+            default: throw error
+            }
+        }
+    }
+
+    /// The superblock of what lies in `volume`.
+    private static func superblock(_ volume: any BlockSource) throws(MapProblem) -> ExtSuperblock {
+        let fields = try Fields("its superblock", of: volume, at: ExtSuperblock.offset, count: ExtSuperblock.size)
+        do throws(FieldError) { return try ExtSuperblock(parsing: fields.bytes) } catch {
+            throw .damaged("Its superblock is damaged: \(error).")
+        }
+    }
+
+    /// The bytes in use by the bitmaps in `volume`, which are not compared with anything where they are `isInFlux`.
+    private static func used(
+        _ volume: any BlockSource, _ superblock: ExtSuperblock, isInFlux: Bool = false
+    ) throws(MapProblem) -> (list: ExtentList, summary: relight_ext_summary) {
         let reader = Reader(volume, blockSize: superblock.blockSize)
         var summary = relight_ext_summary()
         let status = withExtendedLifetime(reader) {
@@ -45,68 +117,58 @@ enum ExtReader {
                 { context, first, count in
                     guard let context = unsafe context else { return }
                     unsafe Unmanaged<Reader>.fromOpaque(context).takeUnretainedValue().add(first, count)
-                }, Unmanaged.passUnretained(reader).toOpaque(), &summary)
+                }, Unmanaged.passUnretained(reader).toOpaque(), isInFlux ? 1 : 0, &summary)
         }
-        if let fault = reader.fault { throw fault }
+        if let fault = reader.fault { throw .fault(fault) }
         if status != 0 {
             let text = unsafe relight_ext_error(status).map { unsafe String(cString: $0) } ?? "error \(status)"
-            return relight_ext_is_unsupported(status) != 0
-                ? result.whole(because: "It has features unknown here: \(text).", .unknownFeatures)
-                : result.whole(because: "Its metadata are damaged: \(text).", .damaged)
+            guard relight_ext_is_unsupported(status) == 0 else {
+                throw .whole("It has features unknown here: \(text).", .unknownFeatures)
+            }
+            throw .damaged("Its metadata are damaged: \(text).")
         }
-        if let (reason, state) = complaint(summary) { return result.whole(because: reason, state) }
+        if let (reason, state) = complaint(summary) { throw .whole(reason, state) }
         guard ByteCount(UInt64(summary.block_size)) == superblock.blockSize, summary.blocks == superblock.blocks,
             let size = superblock.size
-        else { return result.whole(because: "Its superblock is read in two ways.", .damaged) }
-
+        else { throw .damaged("Its superblock is read in two ways.") }
         // The boot sector lies before the first block of a 1 KiB filesystem and in no bitmap.
         var used = RunCollector()
         used.add(Extent(from: .zero, to: max(.kibibytes(2), superblock.blockSize)))
         for run in reader.runs.list.extents { used.add(run) }
-        result.used = used.list.intersection(Extent(from: .zero, to: size))
-        result.states = [.clean]
-        result.minimum = estimate(result.used.byteCount, summary, of: size)
-        result.minimumIs = "estimated"
-        return result
+        return (used.list.intersection(Extent(from: .zero, to: size)), summary)
     }
 
-    /// Why the bitmaps are not to be trusted, or not to be read at all, going by the superblock; `nil` when they are.
-    private static func refusal(
-        _ superblock: ExtSuperblock, _ identity: Identity, _ volume: any BlockSource, _ states: inout [VolumeState]
-    ) -> String? {
-        if superblock.incompatible.contains(.journalDevice) {
-            return "It is the external journal of another filesystem."
+    /// Throws where libext2fs is not to be asked at all.
+    private static func requireReadable(
+        _ superblock: ExtSuperblock, on volume: any BlockSource
+    ) throws(MapProblem) {
+        guard !superblock.incompatible.contains(.journalDevice) else {
+            throw .whole("It is the external journal of another filesystem.", nil)
         }
         guard let size = superblock.size, size <= volume.length else {
-            states.append(.damaged)
-            return
+            throw .damaged(
                 "The filesystem (\(superblock.size.map(String.init(describing:)) ?? "more than 16 EiB")) is larger than "
-                + "the volume (\(volume.length)): its end is missing."
+                    + "the volume (\(volume.length)): its end is missing.")
         }
         guard let descriptors = superblock.descriptorBytes, descriptors <= mostDescriptorBytes else {
-            states.append(.damaged)
-            return "Its group descriptors would take more than \(mostDescriptorBytes)."
+            throw .damaged("Its group descriptors would take more than \(mostDescriptorBytes).")
         }
-        if identity.badChecksum {
-            states.append(.damaged)
-            return "Its superblock's checksum is wrong."
-        }
-        if superblock.incompatible.contains(.recover) {
-            states.append(.journalToReplay)
-            return superblock.journalDevice == 0
-                ? "It was not unmounted: its journal waits to be replayed, and until then its bitmaps do not tell what is in "
-                    + "use."
-                : "It was not unmounted, and its journal is on another device."
-        }
+    }
+
+    /// Throws where the filesystem itself says that its bitmaps are not to be trusted.
+    private static func requireWithoutErrors(_ superblock: ExtSuperblock) throws(MapProblem) {
+        // resize2fs sets this mark too while it works, so that a resize that was interrupted bears it.
         if superblock.state.contains(.errors) {
-            states.append(.dirty)
-            return "It is marked as having errors: run e2fsck on it before its bitmaps can be relied on."
+            throw .whole(
+                "It is marked as having errors, or as being resized: run e2fsck on it before its bitmaps can be relied on.",
+                .dirty)
         }
         if !superblock.state.contains(.valid) {
-            states.append(.dirty)
-            return "It was not cleanly unmounted and has no journal, so its bitmaps may be out of date."
+            throw .whole(
+                superblock.compatible.contains(.journal)
+                    ? "It was not cleanly unmounted, so its bitmaps may be out of date."
+                    : "It was not cleanly unmounted and has no journal, so its bitmaps may be out of date.", .dirty)
         }
-        return nil
     }
 
     private static func complaint(_ summary: relight_ext_summary) -> (String, VolumeState)? {

@@ -19,8 +19,14 @@ struct ExtSuperblock: Hashable {
     var state: State
     /// s_feature_incompat.
     var incompatible: Incompatible
+    /// s_feature_compat.
+    var compatible: Compatible
     /// s_journal_dev: not zero where the journal is on another device.
     var journalDevice: UInt32
+    /// s_journal_uuid: that of the journal on another device; zeros where there is none.
+    var journalUUID: [UInt8]
+    /// s_uuid.
+    var uuid: [UInt8]
     /// s_desc_size, or 32.
     var descriptorSize: UInt32
 
@@ -31,6 +37,13 @@ struct ExtSuperblock: Hashable {
         static let valid = State(rawValue: 1)
         /// Errors were found.
         static let errors = State(rawValue: 2)
+    }
+
+    /// s_feature_compat, the bits needed here.
+    struct Compatible: OptionSet, Hashable {
+        let rawValue: UInt32
+        /// HAS_JOURNAL.
+        static let journal = Compatible(rawValue: 0x4)
     }
 
     /// s_feature_incompat, the bits needed here.
@@ -67,6 +80,9 @@ struct ExtSuperblock: Hashable {
         firstDataBlock = try span.littleEndian(UInt32.self, "s_first_data_block", at: 0x14)
         blocksPerGroup = try span.littleEndian(UInt32.self, "s_blocks_per_group", at: 0x20)
         state = State(rawValue: try span.littleEndian(UInt16.self, "s_state", at: 0x3A))
+        compatible = Compatible(rawValue: try span.littleEndian(UInt32.self, "s_feature_compat", at: 0x5C))
+        uuid = try span.bytes("s_uuid", at: 0x68, count: 16)
+        journalUUID = try span.bytes("s_journal_uuid", at: 0xD0, count: 16)
         journalDevice = try span.littleEndian(UInt32.self, "s_journal_dev", at: 0xE4)
         descriptorSize = wide ? UInt32(try span.littleEndian(UInt16.self, "s_desc_size", at: 0xFE)) : 32
         // One bitmap block serves a group; 8 is the least libext2fs accepts.
@@ -79,6 +95,9 @@ struct ExtSuperblock: Hashable {
             throw .invalid(field: "s_desc_size", at: 0xFE, seen: "\(descriptorSize)", expected: "32 to 1024")
         }
     }
+
+    /// Whether its journal is on another device.
+    var hasExternalJournal: Bool { journalDevice != 0 || journalUUID.contains { $0 != 0 } }
 
     /// The filesystem's size; `nil` past 2^64.
     var size: ByteCount? { blockSize.multiplied(by: blocks) }

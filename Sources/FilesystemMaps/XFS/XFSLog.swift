@@ -5,9 +5,9 @@ import Blocks
 import Geometry
 import MachineModel
 
-/// The internal log: whether its last record says that the filesystem was unmounted. "XFS Algorithms & Data
-/// Structures", chapter 16. The log is a ring of 512-byte blocks, each of which begins with the number of the round in
-/// which it was written; the head is where the numbers fall.
+/// The internal log: where it ends, and whether its last record says that the filesystem was unmounted. "XFS Algorithms &
+/// Data Structures", chapter 16. The log is a ring of 512-byte blocks, each of which begins with the number of the round
+/// in which it was written; the head is where the numbers fall.
 struct XFSLog {
     let volume: any BlockSource
     /// Where the log lies.
@@ -15,14 +15,14 @@ struct XFSLog {
     let uuid: [UInt8]
 
     static let block: UInt64 = 512
-    private static let magic: UInt32 = 0xFEED_BABE
+    static let magic: UInt32 = 0xFEED_BABE
     /// Records are in flight for at most this many bytes around the head (eight buffers of 256 KiB): there, blocks may
     /// have reached the disk out of order.
-    private static let flight: UInt64 = 2 << 20
+    static let flight: UInt64 = 2 << 20
     private static let unmounted: UInt8 = 0x20
 
     /// Number of blocks.
-    private var count: UInt64 { place.length.bytes / XFSLog.block }
+    var count: UInt64 { place.length.bytes / XFSLog.block }
 
     /// The log of a filesystem; throws where it lies outside.
     init(_ volume: any BlockSource, _ superblock: XFSSuperblock) throws(MapProblem) {
@@ -39,12 +39,28 @@ struct XFSLog {
         self.place = place
     }
 
-    /// Throws unless the last record is the one that an unmount leaves.
-    func requireClean() throws(MapProblem) {
-        let newest = try cycle(0)
-        let oldest = try cycle(count - 1)
+    /// Where the last record ends.
+    struct Head: Hashable {
+        /// The block behind the last record, at most the number of blocks.
+        var block: UInt64
+        /// The round in which the blocks before it were written.
+        var round: UInt32
+        /// The round in which the blocks from it on were written; 0 where they never were.
+        var roundBefore: UInt32
+        /// The last record.
+        var last: XFSLogRecord
+
+        /// The round in which block `number` was written.
+        func round(of number: UInt64) -> UInt32 { number < block ? round : roundBefore }
+    }
+
+    /// Finds the head. Throws unless the blocks around it and the last record are as a log leaves them whose writes all
+    /// reached the disk in turn.
+    func head() throws(MapProblem) -> Head {
+        let newest = try round(0)
+        let oldest = try round(count - 1)
         guard newest > 0, oldest == newest || oldest == newest - 1 || oldest == 0 else {
-            throw dirty("its rounds are numbered \(newest) and \(oldest)")
+            throw XFSLog.pending("its rounds are numbered \(newest) and \(oldest)")
         }
         var head = count
         if oldest != newest {
@@ -53,81 +69,90 @@ struct XFSLog {
             var high = count - 1
             while low + 1 < high {
                 let middle = (low + high) / 2
-                if try cycle(middle) == newest { low = middle } else { high = middle }
+                if try round(middle) == newest { low = middle } else { high = middle }
             }
-            head = try cycle(high - 1) == newest ? high : high - 1
+            head = try round(high - 1) == newest ? high : high - 1
         }
-        let window = min(count, XFSLog.flight / XFSLog.block)
-        let before = try blocks(from: head > window ? head - window : 0, to: head)
-        let after = try blocks(from: head, to: min(count, head + window))
-        for index in 0..<before.bytes.count / 512 where try before.cycle(index) != newest {
-            throw dirty("its blocks before the head are not of one round")
+        // The ring goes on at its end where it was written to there before.
+        let window = min(oldest == 0 ? head : count, XFSLog.flight / XFSLog.block)
+        let first = (head + count - window) % count
+        let before = try blocks(first, window)
+        let after = try blocks(head % count, min(count - head, XFSLog.flight / XFSLog.block))
+        for index in 0..<window {
+            let number = (first + index) % count
+            guard try before.round(index) == (number < head ? newest : oldest) else {
+                throw XFSLog.pending("its blocks before the head are not of one round")
+            }
         }
-        for index in 0..<after.bytes.count / 512 {
-            let value = try after.cycle(index)
-            guard value == oldest || value == 0 else { throw dirty("its blocks behind the head are not of one round") }
+        for index in 0..<min(count - head, XFSLog.flight / XFSLog.block) {
+            let value = try after.round(index)
+            guard value == oldest || value == 0 else {
+                throw XFSLog.pending("its blocks behind the head are not of one round")
+            }
         }
-        try requireUnmount(before, end: head, cycle: newest)
-    }
-
-    /// Throws unless the last record in `before`, blocks that end at block `end`, ends there too and tells of an
-    /// unmount and nothing else.
-    private func requireUnmount(_ before: Piece, end: UInt64, cycle: UInt32) throws(MapProblem) {
-        let first = end - UInt64(before.bytes.count / 512)
         guard
-            let index = (0..<before.bytes.count / 512).last(where: {
-                (try? before.fields.big(UInt32.self, "h_magicno", at: $0 * 512)) == XFSLog.magic
+            let index = (0..<window).last(where: {
+                (try? before.fields.big(UInt32.self, "h_magicno", at: Int($0) * 512)) == XFSLog.magic
             })
-        else { throw dirty("it has no record before its head") }
-        let fields = before.fields
-        let at = index * 512
-        let place = first + UInt64(index)
-        let version = try fields.big(UInt32.self, "h_version", at: at + 8)
-        let length = UInt64(try fields.big(UInt32.self, "h_len", at: at + 12))
-        let sequence = try fields.big(UInt64.self, "h_lsn", at: at + 16)
-        let operations = try fields.big(UInt32.self, "h_num_logops", at: at + 40)
-        let identity = try fields.bytes("h_fs_uuid", at: at + 304, count: 16)
-        let bufferSize = UInt64(try fields.big(UInt32.self, "h_size", at: at + 320))
-        // A header has a block for each 32 KiB of the largest record, in version 2 of the log.
-        let headers = version == 2 && bufferSize > 32_768 ? (bufferSize + 32_767) / 32_768 : 1
-        guard version == 1 || version == 2, bufferSize <= XFSLog.flight, length > 0, length <= XFSLog.flight,
-            sequence >> 32 == UInt64(cycle), sequence & 0xFFFF_FFFF == place, identity == uuid
-        else { throw .damaged("The last record of its log is damaged.") }
-        guard operations == 1, place + headers + (length + 511) / 512 == end else {
-            throw dirty("its last record is no unmount record")
+        else { throw XFSLog.pending("it has no record before its head") }
+        let start = (first + index) % count
+        let record: XFSLogRecord
+        do throws(MapProblem) {
+            record = try XFSLogRecord(
+                Fields(
+                    "the last record of its log",
+                    Array(before.fields.bytes[Int(index) * 512..<Int(index) * 512 + 512])),
+                at: start, round: start < head ? newest : oldest, uuid: uuid)
+        } catch {
+            if case .fault = error { throw error }
+            throw .damaged("The last record of its log is damaged.")
         }
-        // The record's one operation: oh_tid, oh_len, oh_clientid, oh_flags.
-        let flags = try fields.big(UInt8.self, "oh_flags", at: at + Int(headers) * 512 + 9)
-        guard flags & XFSLog.unmounted != 0 else { throw dirty("its last record is no unmount record") }
+        guard (start + record.blocks) % count == head % count else {
+            throw XFSLog.pending("its last record does not end at its head")
+        }
+        return Head(block: head, round: newest, roundBefore: oldest, last: record)
     }
 
-    private func dirty(_ reason: String) -> MapProblem {
+    /// Whether the last record is the one that an unmount leaves.
+    func isClean(_ head: Head) throws(MapProblem) -> Bool {
+        guard head.last.operations == 1 else { return false }
+        let content = try blocks((head.last.place + head.last.headers) % count, 1)
+        // The record's one operation: oh_tid, oh_len, oh_clientid, oh_flags.
+        return try content.fields.big(UInt8.self, "oh_flags", at: 9) & XFSLog.unmounted != 0
+    }
+
+    /// Why the volume is imaged whole although its log could be read: `reason` in the middle of a sentence.
+    static func pending(_ reason: String) -> MapProblem {
         .whole(
             "It was not unmounted: its log waits to be replayed, and until then its free space does not tell what is in "
                 + "use (\(reason)).", .journalToReplay)
     }
 
     /// Blocks of the log.
-    private struct Piece {
+    struct Piece {
         let fields: Fields
-        var bytes: [UInt8] { fields.bytes }
 
         /// The round in which block `index` of the piece was written: the first number of a data block, the second of
         /// a record's header.
-        func cycle(_ index: Int) throws(MapProblem) -> UInt32 {
-            let first = try fields.big(UInt32.self, "cycle", at: index * 512)
-            return first == XFSLog.magic ? try fields.big(UInt32.self, "h_cycle", at: index * 512 + 4) : first
+        func round(_ index: UInt64) throws(MapProblem) -> UInt32 {
+            let place = Int(index) * 512
+            let first = try fields.big(UInt32.self, "cycle", at: place)
+            return first == XFSLog.magic ? try fields.big(UInt32.self, "h_cycle", at: place + 4) : first
         }
     }
 
-    private func blocks(from first: UInt64, to end: UInt64) throws(MapProblem) -> Piece {
-        Piece(
-            fields: try Fields(
-                "the log", of: volume, at: place.start + ByteCount(first * XFSLog.block),
-                count: Int((end - first) * XFSLog.block)))
+    /// `number` blocks from block `first` on, going round at the end; at most the whole ring.
+    func blocks(_ first: UInt64, _ number: UInt64) throws(MapProblem) -> Piece {
+        let direct = min(number, count - first)
+        var fields = try read(first, direct)
+        if number > direct { fields.bytes += try read(0, number - direct).bytes }
+        return Piece(fields: fields)
     }
 
-    private func cycle(_ index: UInt64) throws(MapProblem) -> UInt32 {
-        try blocks(from: index, to: index + 1).cycle(0)
+    private func read(_ first: UInt64, _ number: UInt64) throws(MapProblem) -> Fields {
+        try Fields(
+            "the log", of: volume, at: place.start + ByteCount(first * XFSLog.block), count: Int(number * XFSLog.block))
     }
+
+    private func round(_ index: UInt64) throws(MapProblem) -> UInt32 { try blocks(index, 1).round(0) }
 }

@@ -10,8 +10,12 @@ import MachineModel
 /// XFS, versions 4 and 5: everything that no free space tree calls free.
 ///
 /// The blocks of a group's free list (AGFL) hold nothing, but count as used: they are some dozens in a group, and the
-/// trees alone say what is free. The trees are believed only when the log ends with an unmount, and when their sum is
-/// what each group's header and the superblock say. A broken superblock is replaced by the copy of the second group;
+/// trees alone say what is free. The trees are believed only when their sum is what each group's header and the
+/// superblock say, and when the log ends with an unmount.
+///
+/// Where it does not, what is in use is what the trees say after the log was replayed in memory (``XFSReplay``), together
+/// with what they say on the disk, in the groups in which they are of one piece there, and with everything that the
+/// replay touches. After the replay both trees of each group must have the same extents. A broken superblock is replaced by the copy of the second group;
 /// the volume then counts as damaged, and the superblock's free blocks are not compared, since copies are not kept up
 /// to date.
 enum XFSReader {
@@ -49,7 +53,18 @@ enum XFSReader {
                 "Its log is on another device, so that nobody can tell whether something waits to be replayed.", nil)
         }
         let log = try XFSLog(volume, superblock)
-        try log.requireClean()
+        let head = try log.head()
+        guard try log.isClean(head) else {
+            guard !isCopy else { throw XFSLog.pending("and its superblock is damaged") }
+            result.states.append(.journalToReplay)
+            do throws(MapProblem) { result.used = try replayed(volume, superblock, log, head) } catch {
+                guard case .whole(let reason, let state) = error else { throw error }
+                throw .whole(
+                    "It was not unmounted: its log waits to be replayed, and until then its free space does not tell what "
+                        + "is in use. \(reason)", state)
+            }
+            return
+        }
 
         var used = RunCollector()
         var free: UInt64 = 0
@@ -69,6 +84,55 @@ enum XFSReader {
                 "Its allocation groups have \(free) free blocks, its superblock says \(superblock.freeBlocks).")
         }
         let list = used.list
+        try requireUsed(list, superblock, log)
+        result.used = list
+        if result.states.isEmpty { result.states = [.clean] }
+    }
+
+    /// What is in use where the log waits to be replayed.
+    private static func replayed(
+        _ volume: any BlockSource, _ superblock: XFSSuperblock, _ log: XFSLog, _ head: XFSLog.Head
+    ) throws(MapProblem) -> ExtentList {
+        let replay = try XFSReplay(volume, superblock, log, head)
+        let fields = try Fields("the superblock", of: replay.volume, at: .zero, count: XFSSuperblock.size)
+        var after: XFSSuperblock
+        do throws(FieldError) { after = try XFSSuperblock(parsing: fields.bytes) } catch {
+            throw .damaged("Its superblock would be damaged after the replay: \(error).")
+        }
+        try requireKnown(after, isCopy: false)
+        // The count of free blocks is not kept up to date before an unmount; that attributes are used is noted with the
+        // first of them.
+        after.freeBlocks = superblock.freeBlocks
+        after.label = superblock.label
+        after.version = superblock.version
+        after.features2 = superblock.features2
+        after.logIncompatible = superblock.logIncompatible
+        guard after == superblock else { throw .whole("A change of its size or features waits in its log.", nil) }
+        var final = RunCollector()
+        var before = RunCollector()
+        for group in 0..<superblock.groups {
+            let start = superblock.start(of: group)
+            let block = superblock.blockSize.bytes
+            func bytes(_ run: Range<UInt64>) -> Extent {
+                Extent(from: start + ByteCount(run.lowerBound * block), to: start + ByteCount(run.upperBound * block))
+            }
+            try XFSFreeSpace(replay.volume, superblock, group: group).used(bothTrees: true) { final.add(bytes($0)) }
+            // What the trees on the disk are part of may have been written only half.
+            var runs = RunCollector()
+            do throws(MapProblem) {
+                try XFSFreeSpace(volume, superblock, group: group).used { runs.add(bytes($0)) }
+                for run in runs.list.extents { before.add(run) }
+            } catch { if case .fault(let fault) = error, fault.code == .interrupted { throw error } }
+        }
+        try requireUsed(final.list, superblock, log)
+        return final.list.union(before.list).union(
+            replay.touched.intersection(Extent(from: .zero, to: superblock.size)))
+    }
+
+    /// Throws where what is always in use is called free.
+    private static func requireUsed(
+        _ list: ExtentList, _ superblock: XFSSuperblock, _ log: XFSLog
+    ) throws(MapProblem) {
         for group in 0..<superblock.groups {
             let start = superblock.start(of: group)
             guard list.covers(Extent(from: start, to: start + ByteCount(4 * superblock.sectorSize.bytes))) else {
@@ -76,8 +140,6 @@ enum XFSReader {
             }
         }
         guard list.covers(log.place) else { throw .damaged("A part of its log is called free.") }
-        result.used = list
-        if result.states.isEmpty { result.states = [.clean] }
     }
 
     /// The superblock, or else its copy in the second allocation group, and whether it is that.

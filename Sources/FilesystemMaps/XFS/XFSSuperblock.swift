@@ -164,15 +164,7 @@ struct XFSSuperblock: Hashable {
     func start(of number: UInt64) -> ByteCount { ByteCount(groupSize.bytes * number) }
 
     /// The UUID as text.
-    var uuidText: String {
-        let digits = Hex.text(uuid)
-        var result = ""
-        for (index, digit) in digits.enumerated() {
-            if [8, 12, 16, 20].contains(index) { result.append("-") }
-            result.append(digit)
-        }
-        return result
-    }
+    var uuidText: String { PlainUUID.text(uuid) }
 }
 
 /// The checksum of version 5: CRC-32C over a whole sector or block with the field itself as zeros; the field is

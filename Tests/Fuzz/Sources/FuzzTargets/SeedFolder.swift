@@ -21,11 +21,13 @@ final class Scratch {
 
     deinit { unsafe unlink(path) }
 
+    @discardableResult
     func run(
         _ program: String, _ package: String, _ arguments: [String], _ input: String = "",
         environment: [String: String] = [:]
-    ) throws {
+    ) throws -> String {
         try Tool(program, package: package).check(arguments, input: Array(input.utf8), environment: environment)
+            .standardOutput
     }
 
     func bytes() throws -> [UInt8] {

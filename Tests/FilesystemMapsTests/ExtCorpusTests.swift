@@ -1,0 +1,84 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Blocks
+import Findings
+import Geometry
+import Glibc
+import MachineModel
+import Testing
+import Tools
+
+@testable import FilesystemMaps
+
+/// The damaged filesystems and waiting journals that e2fsck is tested with: `tests/f_*` and `tests/j_*` of the source of
+/// e2fsprogs. Nothing is fetched here: `apt-get source e2fsprogs` gives them; RELIGHT_E2FSPROGS_TESTS names the folder
+/// `tests`, else it is looked for in ~/.cache/relight/e2fsprogs/tests.
+@Suite(.enabled(if: ExtCorpus.folder != nil, "the tests folder of e2fsprogs' source is not there"))
+struct ExtCorpusTests {
+    /// None makes the reader fail, hang, or map bytes outside; where e2fsck finds nothing wrong, it finds nothing wrong in
+    /// what only the used blocks make; where a journal is replayed, it is as e2fsck replays it.
+    @Test func everyImageHasAMapOrAReason() throws {
+        var mapped = 0
+        var whole = 0
+        var sound = 0
+        var replayed = 0
+        for (name, file) in try ExtCorpus.images() {
+            let folder = try ScratchFolder()
+            let image = "\(folder.path)/image"
+            try shell.check(
+                [
+                    "-c",
+                    """
+                    case "$1" in *.gz) gzip -dc "$1";; *.bz2) python3 -c 'import bz2,sys; sys.stdout.buffer.write(bz2.open(sys.argv[1]).read())' "$1";; esac |
+                      cp --sparse=always /dev/stdin "$2"
+                    truncate -s %512 "$2"
+                    """, "unpack", file, image,
+                ])
+            guard let source = try? FileSource(path: image) else { continue }
+            let clock = ContinuousClock()
+            var map = VolumeMap(identity: Identity(kind: .unknown), whole: source.length)
+            let time = try clock.measure { map = try FilesystemMaps.map(source) }
+            #expect(time < .seconds(10), "\(name) takes \(time)")
+            #expect(map.used.end <= source.length, "\(name)")
+            guard map.wholeBecause == nil else {
+                #expect(map.used.byteCount == source.length, "\(name)")
+                whole += 1
+                continue
+            }
+            mapped += 1
+            if map.states == [.journalToReplay] {
+                if try ExtJournalTests.judge(image, in: folder, "\(name)") != nil { replayed += 1 }
+                try ExtJournalTests.expectComplete(image, map, in: folder, "\(name)")
+            }
+            guard try e2fsck.run(["-fn", image]).status == 0 else { continue }
+            let copy = try folder.file("copy", source.length)
+            try restored(source, map.used, to: copy)
+            let verdict = try e2fsck.run(["-fn", copy])
+            #expect(verdict.status == 0, "\(name): \(verdict.lastWords)")
+            sound += 1
+        }
+        print("e2fsprogs' images: \(mapped) mapped, \(whole) whole; \(sound) sound, \(replayed) replayed")
+        #expect(mapped > 50 && whole > 50 && sound > 0 && replayed > 5)
+    }
+}
+
+/// Where the images are.
+enum ExtCorpus {
+    static let folder: String? = {
+        let named = unsafe getenv("RELIGHT_E2FSPROGS_TESTS").map { unsafe String(cString: $0) }
+        let home = unsafe getenv("HOME").map { unsafe String(cString: $0) } ?? ""
+        let path = named ?? "\(home)/.cache/relight/e2fsprogs/tests"
+        return unsafe access("\(path)/f_zero_super/image.gz", R_OK) == 0 ? path : nil
+    }()
+
+    /// Names of the tests, and their images.
+    static func images() throws -> [(name: String, file: String)] {
+        let listed = try shell.check(
+            ["-c", "cd \"$1\" && ls -d [fj]_*/image.gz [fj]_*/image.bz2 2>/dev/null || true", "list", folder ?? "/"]
+        ).standardOutput
+        return listed.split(separator: "\n").map { line in
+            (String(line.prefix { $0 != "/" }), "\(folder ?? "")/\(line)")
+        }
+    }
+}
