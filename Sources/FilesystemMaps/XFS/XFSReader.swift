@@ -15,9 +15,10 @@ import MachineModel
 ///
 /// Where it does not, what is in use is what the trees say after the log was replayed in memory (``XFSReplay``), together
 /// with what they say on the disk, in the groups in which they are of one piece there, and with everything that the
-/// replay touches. After the replay both trees of each group must have the same extents. A broken superblock is replaced by the copy of the second group;
-/// the volume then counts as damaged, and the superblock's free blocks are not compared, since copies are not kept up
-/// to date.
+/// replay touches. After the replay both trees of each group must have the same extents.
+///
+/// A broken superblock is replaced by the copy of the second group; the volume then counts as damaged, and the
+/// superblock's free blocks are not compared, since copies are not kept up to date.
 enum XFSReader {
     @Sendable static func map(_ volume: any BlockSource, _ identity: Identity) throws(Fault) -> VolumeMap {
         try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in try map(volume, into: &result) }
