@@ -92,9 +92,12 @@ final class ModelSet {
         }
         names += new.sorted { rank($0) < rank($1) }
         for name in names where before[name] != nil && after[name] == nil {
+            // Who mends a damaged copy from a sound one takes it away first.
+            let other = name.hasPrefix("copies/") ? String(name.dropFirst(7)) : "copies/" + name
+            let isBeingMended = before[name] != shadow[name] && shadow[other] != nil && after[other] == shadow[other]
             if mayRemove(name) {
                 shadow[name] = nil
-            } else if !ObjectName.headers.contains(name) {
+            } else if !ObjectName.headers.contains(name), !isBeingMended {
                 Issue.record("\(note): \(name) was removed")
             }
         }
