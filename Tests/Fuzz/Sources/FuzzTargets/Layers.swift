@@ -187,8 +187,9 @@ enum MDSeeds {
     private static let places = [4096, 0, (256 << 10) - 8192]
 
     private static func sum(_ bytes: [UInt8]) -> UInt32 {
+        let padded = bytes + [0, 0, 0]
         let sum = stride(from: 0, to: bytes.count, by: 4).reduce(UInt64(0)) {
-            $0 + UInt64((bytes + [0, 0, 0]).number(UInt32.self, at: $1))
+            $0 + UInt64(padded.number(UInt32.self, at: $1))
         }
         return UInt32(truncatingIfNeeded: (sum & 0xFFFF_FFFF) &+ (sum >> 32))
     }
