@@ -121,6 +121,8 @@ struct SetState: Sendable {
         if isDamaged, copiesMayBeMissing { return }
         let run = try Program.run(["verify", path] + keyOptions(in: folder), in: folder)
         if isNew, run.status != 0, run.standardError.contains("There is no image set") { return }
+        // It does not say sound of packs without any point.
+        if isNew, run.status == 3, run.standardError.contains("No recovery point is here, but") { return }
         if copiesMayBeMissing, run.status == 5, run.standardOutput.contains("no recovery point lost anything") {
             let damages = run.standardOutput.split(separator: "\n").filter {
                 $0.hasPrefix("DAMAGED") || $0.hasPrefix("MISSING")

@@ -65,7 +65,6 @@ extension Verifier {
     func inspectPacks(_ points: [RecoveryPoint], all: Bool) throws(Fault) {
         var needed: [ObjectID: PackReference] = [:]
         for point in points { for pack in point.file.packs { needed[pack.id] = pack } }
-        self.needed = Set(needed.keys)
         var names: [String: ObjectID] = [:]
         var sizes: [String: ByteCount] = [:]
         // Where records of a pack went that was removed. Whether all went is found out record by record.
@@ -77,6 +76,7 @@ extension Verifier {
             let moved = isGone ? moves.targets(of: id) : []
             if moved.isEmpty { names[ObjectName.pack(id)] = id } else { targets.formUnion(moved) }
         }
+        self.needed = targets.union(needed.keys)
         for folder in [ObjectName.packs, ObjectName.copy(of: ObjectName.packs)] {
             let listing = reader.store.listReadable(folder)
             damage(folder, listing.faults)

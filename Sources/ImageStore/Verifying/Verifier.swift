@@ -44,7 +44,7 @@ final class Verifier {
     var soundPages: Set<UnitID> = []
     var places: [Place: Int] = [:]
     var moves = MoveMap()
-    /// The packs that points name.
+    /// The packs that points name, and those their records went to.
     var needed: Set<ObjectID> = []
     /// Packs that are marked for removal.
     private var condemned: Set<ObjectID> = []

@@ -170,7 +170,8 @@ final class ModelSet {
             Issue.record("\(note): verification finds damage where there is none: \(report.damages)")
         }
         // What was changed and still lies there is found, whatever it is; so is what a point needs and is not there.
-        if report.isSound, let wrong = damaged.sorted().first(where: { objects[$0] != nil }) {
+        let waiting = Set(report.condemned)
+        if report.isSound, let wrong = damaged.sorted().first(where: { objects[$0] != nil && !waiting.contains($0) }) {
             Issue.record("\(note): verification finds nothing, but \(wrong) is damaged")
         }
         if report.isComplete, !complete { Issue.record("\(note): verification says all is there, but it is not") }

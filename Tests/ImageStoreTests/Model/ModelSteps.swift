@@ -154,6 +154,7 @@ final class ModelWorld {
         options.garbagePercent = Int.random(in: 1...60, using: &random)
         options.leastGarbage = .kibibytes(UInt64.random(in: 0...64, using: &random))
         options.packSize = .mebibytes(1)
+        options.allPointsForgotten = set.order.isEmpty
         var freed = ""
         let result = try attempt(
             set, "prune",
