@@ -67,7 +67,10 @@ struct InUseTests {
         let loop = try Loop(file)
         try scratch.sh(
             """
-            unshare -m --propagation private sh -c 'mount "$1" mnt && touch ready && while test ! -e stop; do sleep 0.05; done
+            unshare -m --propagation private sh -c '
+              # What other tests have mounted must not be held here after they unmounted it.
+              cut -d" " -f2 /proc/self/mounts | grep "^/tmp/" | while read -r place; do umount -l "$place"; done
+              mount "$1" mnt && touch ready && while test ! -e stop; do sleep 0.05; done
               umount mnt; touch gone' sh "$1" >/dev/null 2>&1 &
             for n in $(seq 1 200); do test -e ready && break; sleep 0.05; done; test -e ready
             """, [loop.path])

@@ -14,12 +14,14 @@ extension SetWriter {
               relight restore FOLDER --to DISK   brings a computer back
 
             set.a, set.b   what the set is (two equal copies)
-            packs/         the disks' contents, compressed, each piece named by its SHA-256
+            packs/         the disks' contents, compressed, each piece named by a hash of it
             points/        one file for each recovery point: what was where at one time
             keys/          what the passphrase or key file opens, in an encrypted set
             copies/        second copies of everything that is small and needed
             moves/, gone/  what `relight prune` moved, and what it is about to remove
             writers/       who is working on the set
+            catalogue      a list of all this, for places that cannot list what they hold
+            logs/          logs of jobs
             tmp/           unfinished files of a backup that runs or was interrupted; may be deleted when none runs
 
             The set is \(set.isEncrypted ? "encrypted: without its passphrase or key file nobody can read it" : "not encrypted").
