@@ -119,27 +119,29 @@ import Testing
         let first = try SetWriter(store, options: options)
         try Sample.fill(first, [(content, nil)])
         let isDue = Atomic<Bool>(true)
-        let other = Mutex<(id: String, packs: [String])?>(nil)
+        let other = Mutex<(id: String, packs: [String], wrong: String)?>(nil)
         store.interceptor = { operation in
             guard case .open(let name) = operation, name.hasPrefix("packs/"),
                 isDue.exchange(false, ordering: .relaxed)
             else { return }
             let packs = store.objects.keys.filter { $0.hasPrefix("packs/") }.sorted()
             let second = try? Sample.backup([(content, nil)], to: store, name: "B", options: options)
-            store.objects[packs[1]]?[5000] ^= 1
-            other.withLock { $0 = second.map { ($0.0.id, packs) } }
+            // Any pack but the small one of the lists.
+            let wrong = packs.first { store.objects[$0, default: []].count > 500_000 } ?? ""
+            store.objects[wrong]?[5000] ^= 1
+            other.withLock { $0 = second.map { ($0.0.id, packs, wrong) } }
         }
         let fault = #expect(throws: Fault.self) { try first.commit(Sample.facts("A")) }
         store.interceptor = nil
         #expect(fault?.what.contains("reads back differently") == true)
-        let (id, packs) = try #require(other.withLock { $0 })
+        let (id, packs, wrong) = try #require(other.withLock { $0 })
         #expect(packs.count > 4 && Set(packs).isSubset(of: store.objects.keys))
         let damages = try SetReader(store).verify(.full, points: [id]).damages
-        #expect(damages.map(\.file) == [packs[1]])
+        #expect(damages.map(\.file) == [wrong])
         // The pack that is wrong is not built upon.
         #expect(
             try store.list("gone").map { ObjectName.id($0.name, suffix: ".gone") }
-                == [packs[1]].map { ObjectName.id($0, suffix: ".pack") })
+                == [wrong].map { ObjectName.id($0, suffix: ".pack") })
         let (third, statistics) = try Sample.backup([(content, nil)], to: store, options: options)
         #expect(statistics.new > .zero && statistics.shared > .mebibytes(1))
         #expect(try SetReader(store).verify(.full, points: [third.id]).isSound)
