@@ -38,7 +38,7 @@ struct UnlockOptions: ParsableArguments {
             else {
                 throw Fault(
                     .usage, what: "\"\(text)\" is not VOLUME=FILE.",
-                    remedy: "Write, for instance, --unlock 2=/root/passphrase.")
+                    remedy: "Write, for instance, --unlock 2=passphrase.txt.")
             }
             given.append((String(text[..<sign]), try SecretFile.keyFile(String(text[text.index(after: sign)...]))))
         }
