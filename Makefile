@@ -19,7 +19,7 @@ BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev libpar
 	make pkg-config uuid-dev \
 	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata zlib1g
 # What the tests and the demo need besides.
-TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin procps diffutils dosfstools e2fsprogs exfat-fuse exfatprogs \
+TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin procps diffutils dosfstools efibootmgr e2fsprogs exfat-fuse exfatprogs \
 	f2fs-tools fdisk fuse3 gdisk grub-common lvm2 mdadm mmdebstrap mount mtools nbdkit ntfs-3g ovmf parted partclone \
 	python3 python3-cryptography python3-zstandard qemu-system-x86 qemu-utils seabios strace uidmap xfsprogs xz-utils zstd
 

@@ -115,6 +115,7 @@ let package = Package(
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
                 "PartitionTables", "FilesystemMaps", "ImageStore", "FilesystemResize", "RestorePlanning",
             ]),
+        room("Edits", ["BinaryFields", "Findings", "MachineModel", "CLinux"]),
         room(
             "Operations",
             [
@@ -132,7 +133,7 @@ let package = Package(
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
                 "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "CLinux",
+                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "Edits", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(name: "relight", dependencies: ["Commands", "CLinux"], swiftSettings: settings),
@@ -159,6 +160,7 @@ let package = Package(
         tests("Tools", ["Findings"]),
         tests("RestorePlanning", ["BinaryFields", "Findings", "Geometry", "MachineModel"]),
         tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),
+        tests("Edits", ["BinaryFields", "Findings", "MachineModel", "Tools"]),
         tests("Operations", ["Findings", "LinuxDisks"]),
         tests("BootEnvironment", ["Findings", "Geometry", "LinuxDisks", "MachineModel", "Operations", "Tools"]),
         tests(

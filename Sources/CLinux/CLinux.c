@@ -199,6 +199,19 @@ int relight_start_writeback(int descriptor, uint64_t start, uint64_t length) {
     return result(sync_file_range(descriptor, (off_t)start, (off_t)length, SYNC_FILE_RANGE_WRITE));
 }
 
+int relight_allow_changes(const char *path) {
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0) return -errno;
+    int flags = 0;
+    int outcome = result(ioctl(descriptor, FS_IOC_GETFLAGS, &flags));
+    if (outcome == 0 && flags & FS_IMMUTABLE_FL) {
+        flags &= ~FS_IMMUTABLE_FL;
+        outcome = result(ioctl(descriptor, FS_IOC_SETFLAGS, &flags));
+    }
+    close(descriptor);
+    return outcome;
+}
+
 int relight_filesystem_type(const char *path, uint64_t *type) {
     struct statfs status = {0};
     int outcome = result(statfs(path, &status));

@@ -75,6 +75,8 @@ int relight_first_block(int descriptor, unsigned *block);
 int relight_is_record_locked(int descriptor);
 /// Starts writing a file's dirty pages to the medium and returns at once (sync_file_range). 0, or the negated errno.
 int relight_start_writeback(int descriptor, uint64_t start, uint64_t length);
+/// Takes the mark away that keeps a file from being changed (FS_IMMUTABLE_FL), where it has it. 0, or the negated errno.
+int relight_allow_changes(const char *path);
 /// The filesystem's magic number (statfs f_type). 0, or the negated errno.
 int relight_filesystem_type(const char *path, uint64_t *type);
 /// Number of processors the calling thread may run on (sched_getaffinity); 0 where the kernel does not say.
