@@ -19,7 +19,8 @@ BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev libpar
 	make pkg-config uuid-dev \
 	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata zlib1g
 # What the tests and the demo need besides.
-TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin procps diffutils dosfstools efibootmgr e2fsprogs exfat-fuse exfatprogs \
+TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin procps diffutils dosfstools e2fsprogs efibootmgr exfat-fuse \
+	exfatprogs \
 	f2fs-tools fdisk fuse3 gdisk grub-common lvm2 mdadm mmdebstrap mount mtools nbdkit ntfs-3g ovmf parted partclone \
 	python3 python3-cryptography python3-zstandard qemu-system-x86 qemu-utils seabios strace uidmap xfsprogs xz-utils zstd
 
@@ -120,7 +121,7 @@ bench-table:
 # The fuzzers one after the other, or some of them: make fuzz FUZZ_TARGETS="tables ext" FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= tables ext fat ntfs swap survey structures point set plan job media environment kernel names xfs \
-	locked protected moved archive catalogue btrfs exfat f2fs hfsplus lvm md luks
+	locked protected moved archive catalogue btrfs exfat f2fs hfsplus lvm md luks efi
 fuzz: deps
 	Tests/Fuzz/run "$(SWIFT)" build/fuzz "$(FUZZ_SECONDS)" $(FUZZ_TARGETS)
 

@@ -8,6 +8,7 @@ import Findings
 import FoundationEssentials
 import Geometry
 import Glibc
+import LinuxDisks
 import MachineModel
 import Operations
 import Synchronization
@@ -232,17 +233,17 @@ extension EFICommand {
 
     /// The partition `DISK:N` as the firmware names it.
     static func partition(_ text: String, _ options: DiskOptions) throws(Fault) -> EFIDevicePath.Partition {
-        guard let colon = text.lastIndex(of: ":"), let number = UInt32(text[text.index(after: colon)...]), number > 0
-        else {
+        let part = DiskSelector.splitPart(text)
+        guard let number = part.number, let entryNumber = UInt32(exactly: number) else {
             throw Fault(
                 .usage, what: "\"\(text)\" names no partition.", remedy: "Write DISK:N, such as /dev/nvme0n1:1.")
         }
-        let listing = try ListDisks.run([String(text[..<colon])], fileSectorSize: try options.size())[0]
+        let listing = try ListDisks.run([part.disk], fileSectorSize: try options.size())[0]
         guard let disk = listing.model else {
             throw listing.fault
                 ?? Fault(.unreadable, what: "The disk cannot be read.", place: listing.path, remedy: "Check the disk.")
         }
-        guard let table = disk.table, let found = table.partition(Int(number)) else {
+        guard let table = disk.table, let found = table.partition(number) else {
             throw Fault(
                 .missing, what: "There is no partition \(number).", place: disk.path,
                 remedy: "`relight disks \(disk.path)` shows those there are.")
@@ -262,7 +263,7 @@ extension EFICommand {
             signature = .mbr(bytes.reversed().reduce(0) { $0 << 8 | UInt32($1) })
         }
         return EFIDevicePath.Partition(
-            number: number, start: found.first.value, length: found.sectors, signature: signature)
+            number: entryNumber, start: found.first.value, length: found.sectors, signature: signature)
     }
 
     /// A small file's content.

@@ -36,9 +36,14 @@ public final class EFIVariableFile: EFIVariableStore {
     private static let largest = 64 << 20
 
     /// Reads the file. Throws unless it is one of OVMF's.
-    public init(_ path: String) throws(Fault) {
+    public convenience init(_ path: String) throws(Fault) {
+        try self.init(path, EFIVariableFile.content(path))
+    }
+
+    /// A file of this content.
+    init(_ path: String, _ content: [UInt8]) throws(Fault) {
         place = path
-        file = try EFIVariableFile.content(path)
+        file = content
         guard let records = EFIVariableFile.store(in: file) else {
             throw Fault(
                 .wrongKind, what: "This is not a file of firmware variables in the form of OVMF.", place: path,
