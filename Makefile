@@ -15,14 +15,14 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 # What building needs; the second line is what a Swift toolchain unpacked from its archive needs on Debian 12.
-BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev libparted-dev libssl-dev libzstd-dev \
-	make pkg-config uuid-dev \
-	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata zlib1g
+BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev liblz4-dev liblzma-dev libparted-dev \
+	libssl-dev libzstd-dev make pkg-config uuid-dev zlib1g-dev \
+	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata
 # What the tests and the demo need besides.
-TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin procps diffutils dosfstools e2fsprogs efibootmgr exfat-fuse \
-	exfatprogs \
-	f2fs-tools fdisk fuse3 gdisk grub-common lvm2 mdadm mmdebstrap mount mtools nbdkit ntfs-3g ovmf parted partclone \
-	python3 python3-cryptography python3-zstandard qemu-system-x86 qemu-utils seabios strace uidmap xfsprogs xz-utils zstd
+TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin diffutils dosfstools e2fsprogs efibootmgr exfat-fuse \
+	exfatprogs f2fs-tools fdisk fuse3 gdisk grub-common lvm2 lz4 mdadm mmdebstrap mount mtools nbdkit ntfs-3g ovmf \
+	partclone parted procps python3 python3-cryptography python3-zstandard qemu-system-x86 qemu-utils seabios strace \
+	uidmap xfsprogs xz-utils zstd
 
 # The programs that `make bench` compares with; nothing else needs them.
 BENCH_PACKAGES := borgbackup e2fsprogs fsarchiver mount ntfs-3g partclone procps qemu-utils restic tar xfsprogs zstd

@@ -62,6 +62,9 @@ let package = Package(
         .target(name: "CDeviceMapperStub"),
         .target(name: "CSHA256"),
         .target(
+            name: "CUnpack",
+            linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd"), .linkedLibrary("lz4")]),
+        .target(
             name: "CExt2Glue", dependencies: ["CExt2fs"],
             linkerSettings: [.linkedLibrary("ext2fs"), .linkedLibrary("com_err")]),
 
@@ -115,6 +118,8 @@ let package = Package(
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
                 "PartitionTables", "FilesystemMaps", "ImageStore", "FilesystemResize", "RestorePlanning",
             ]),
+        room(
+            "HardwareMatch", ["Findings", "LinuxDisks", "MachineModel", "CUnpack"]),
         room("Edits", ["BinaryFields", "Findings", "MachineModel", "CLinux"]),
         room(
             "Operations",
@@ -133,7 +138,8 @@ let package = Package(
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
                 "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "Edits", "CLinux",
+                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "Edits", "HardwareMatch",
+                "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(name: "relight", dependencies: ["Commands", "CLinux"], swiftSettings: settings),
@@ -160,6 +166,7 @@ let package = Package(
         tests("Tools", ["Findings"]),
         tests("RestorePlanning", ["BinaryFields", "Findings", "Geometry", "MachineModel"]),
         tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),
+        tests("HardwareMatch", ["Findings", "LinuxDisks", "MachineModel", "Tools"]),
         tests("Edits", ["BinaryFields", "Findings", "MachineModel", "Tools"]),
         tests("Operations", ["Findings", "LinuxDisks"]),
         tests("BootEnvironment", ["Findings", "Geometry", "LinuxDisks", "MachineModel", "Operations", "Tools"]),

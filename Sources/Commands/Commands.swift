@@ -39,7 +39,7 @@ public struct Relight: ParsableCommand {
                     KeyCommand.self,
                 ]),
             CommandGroup(name: "Restore", subcommands: [PlanCommand.self, RestoreCommand.self]),
-            CommandGroup(name: "Boot", subcommands: [EFICommand.self]),
+            CommandGroup(name: "Boot", subcommands: [EFICommand.self, HardwareCommand.self]),
             CommandGroup(name: "Media", subcommands: [MediaCommand.self]),
             CommandGroup(name: "In the booted environment", subcommands: environmentCommands),
         ])

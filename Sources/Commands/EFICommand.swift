@@ -7,7 +7,6 @@ import Edits
 import Findings
 import FoundationEssentials
 import Geometry
-import Glibc
 import LinuxDisks
 import MachineModel
 import Operations
@@ -195,7 +194,7 @@ extension EFICommand {
         }
         if list.edits.isEmpty { console.line("Nothing to change: it is so already.") }
         if !options.dryRun, !list.edits.isEmpty {
-            if let path = options.undoTo { try write(list, to: path) }
+            if let path = options.undoTo { try StoredValue.write(list, to: path, "What undoes the change") }
             try list.apply(to: store)
         }
         let now = try EFIBootList(store)
@@ -268,28 +267,12 @@ extension EFICommand {
 
     /// A small file's content.
     private static func content(_ path: String, limit: Int) throws(Fault) -> [UInt8] {
-        guard let data = try? Data(contentsOf: URL(filePath: path)), data.count <= limit else {
+        guard let bytes = StoredValue.bytes(path, limit: limit) else {
             throw Fault(
                 .missing, what: "There is no file there that can be read and has at most \(limit) bytes.", place: path,
                 remedy: "Check the path.")
         }
-        return Array(data)
-    }
-
-    private static func write(_ list: EFIEditList, to path: String) throws(Fault) {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        var status = stat()
-        if unsafe stat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG {
-            throw Fault(
-                .wrongKind, what: "What undoes the change cannot be stored there: it is not a file.", place: path,
-                remedy: "Name a file.")
-        }
-        do { try encoder.encode(list).write(to: URL(filePath: path), options: .atomic) } catch {
-            throw Fault(
-                .system, what: "What undoes the change cannot be stored, so it was not made.", place: path,
-                remedy: "Check the path, or leave --undo-to out.")
-        }
+        return bytes
     }
 
     /// `relight.efi/1`.

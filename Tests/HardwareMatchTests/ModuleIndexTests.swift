@@ -1,0 +1,71 @@
+// Relight: recovery environment toolkit.
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+import Testing
+
+@testable import HardwareMatch
+
+/// A kernel's module index, and what follows from it.
+@Suite struct ModuleIndexTests {
+    static let index = ModuleIndex(
+        .init(
+            dependencies: """
+                kernel/drivers/block/virtio_blk.ko.xz:
+                kernel/drivers/ata/ahci.ko: kernel/drivers/ata/libahci.ko kernel/drivers/ata/libata.ko kernel/drivers/scsi/scsi_mod.ko
+                kernel/drivers/ata/libahci.ko: kernel/drivers/ata/libata.ko kernel/drivers/scsi/scsi_mod.ko
+                kernel/drivers/ata/libata.ko: kernel/drivers/scsi/scsi_mod.ko
+                kernel/drivers/scsi/scsi_mod.ko:
+                kernel/drivers/usb/storage/usb-storage.ko.zst: kernel/drivers/scsi/scsi_mod.ko
+                kernel/loop/a.ko: kernel/loop/b.ko
+                kernel/loop/b.ko: kernel/loop/a.ko
+                kernel/fs/ext4/ext4.ko:
+                kernel/lib/crc32c.ko:
+                """,
+            aliases: """
+                # Aliases extracted from modules themselves.
+                alias virtio:d00000002v* virtio_blk
+                alias pci:v*d*sv*sd*bc01sc06i01* ahci
+                alias usb:v*p*d*dc*dsc*dp*ic08isc06ip50in* usb_storage
+                alias dmi*:svn*A B*: a
+                """,
+            builtIn: "kernel/drivers/nvme/host/nvme.ko\n",
+            builtInInfo: "nvme.license=GPL\0nvme.alias=pci:v*d*sv*sd*bc01sc08i02*\0ext-2.alias=fs-ext2\0",
+            soft: "softdep ext4 pre: crc32c\n"))
+
+    @Test func devicesFindTheirDrivers() {
+        #expect(Self.index.drivers(of: "virtio:d00000002v00001AF4") == [.module("virtio_blk")])
+        #expect(Self.index.drivers(of: "pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01") == [.module("ahci")])
+        #expect(Self.index.drivers(of: "pci:v00001B36d00000010sv0sd0bc01sc08i02") == [.builtIn("nvme")])
+        #expect(Self.index.drivers(of: "fs-ext2") == [.builtIn("ext_2")])
+        #expect(Self.index.drivers(of: "dmi:bvn:svnA B:") == [.module("a")])
+        #expect(Self.index.drivers(of: "pci:").isEmpty && Self.index.drivers(of: "").isEmpty)
+    }
+
+    @Test func whatAModuleNeedsComesBeforeIt() {
+        #expect(Self.index.closure("ahci") == ["scsi_mod", "libata", "libahci", "ahci"])
+        #expect(Self.index.closure("usb-storage") == ["scsi_mod", "usb_storage"])
+        #expect(Self.index.closure("ext4") == ["crc32c", "ext4"])
+        #expect(Self.index.closure("ext4", companions: false) == ["ext4"])
+        #expect(Set(Self.index.closure("a")) == ["a", "b"])
+        #expect(Self.index.closure("nvme").isEmpty && Self.index.closure("none").isEmpty)
+    }
+
+    @Test func theBestDriverDecides() {
+        let ahci = "pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01"
+        func verdict(_ modalias: String, _ initramfs: Set<String>, _ blacklist: Set<String> = []) -> DriverVerdict {
+            DriverVerdict(of: modalias, Self.index, initramfs: initramfs, blacklist: blacklist)
+        }
+        #expect(verdict(ahci, []) == .onDisk("ahci"))
+        #expect(verdict(ahci, ["ahci", "libahci"]) == .incomplete("ahci", missing: ["scsi_mod", "libata"]))
+        #expect(verdict(ahci, ["ahci", "libahci", "libata", "scsi_mod"]) == .inInitramfs("ahci"))
+        #expect(verdict(ahci, ["ahci", "libahci", "libata", "scsi_mod"], ["ahci"]) == .blacklisted(["ahci"]))
+        #expect(verdict("pci:v1d1sv0sd0bc01sc08i02", []) == .builtIn("nvme"))
+        #expect(verdict("pci:v1d1sv0sd0bc02sc00i00", []) == .none)
+        #expect(verdict(ahci, []).isReady == false && verdict("pci:v1d1sv0sd0bc01sc08i02", []).isReady)
+    }
+
+    @Test func namesAreThoseTheKernelKeeps() {
+        #expect(ModuleIndex.name(of: "kernel/drivers/usb/storage/usb-storage.ko.zst") == "usb_storage")
+        #expect(ModuleIndex.name(of: "a-b.ko") == "a_b" && ModuleIndex.name(of: "") == "")
+    }
+}
