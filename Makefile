@@ -121,7 +121,8 @@ bench-table:
 # The fuzzers one after the other, or some of them: make fuzz FUZZ_TARGETS="tables ext" FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= tables ext fat ntfs swap survey structures point set plan job media environment kernel names xfs \
-	locked protected moved archive catalogue btrfs exfat f2fs hfsplus lvm md luks efi
+	locked protected moved archive catalogue btrfs exfat f2fs hfsplus lvm md luks efi \
+	initramfs
 fuzz: deps
 	Tests/Fuzz/run "$(SWIFT)" build/fuzz "$(FUZZ_SECONDS)" $(FUZZ_TARGETS)
 

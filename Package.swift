@@ -45,7 +45,7 @@ let package = Package(
             targets: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
                 "VolumeStacks", "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning", "Tools", "Operations",
-                "BootEnvironment", "MediaBuilder", "Edits",
+                "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ]),
     ],
     dependencies: [
@@ -208,7 +208,7 @@ let package = Package(
             dependencies: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
                 "PartitionTables", "VolumeStacks", "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning",
-                "Operations", "BootEnvironment", "MediaBuilder", "Edits",
+                "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ], path: "Tests/Fuzz", exclude: ["Package.swift", "README.md", "Seeds", "Sources/relight-fuzz"],
             sources: ["SeedTests.swift", "Sources/FuzzTargets"], swiftSettings: settings),
     ],

@@ -1,7 +1,10 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+import FoundationEssentials
+import TestSupport
 import Testing
+import Tools
 
 @testable import HardwareMatch
 
@@ -67,5 +70,59 @@ import Testing
     @Test func namesAreThoseTheKernelKeeps() {
         #expect(ModuleIndex.name(of: "kernel/drivers/usb/storage/usb-storage.ko.zst") == "usb_storage")
         #expect(ModuleIndex.name(of: "a-b.ko") == "a_b" && ModuleIndex.name(of: "") == "")
+    }
+}
+
+/// The index of a real kernel, where the medium's builder has left one, compared with modprobe.
+@Suite struct RealKernelTests {
+    /// The folder that holds `lib/modules/VERSION`, and the version.
+    static let kernel: (root: String, version: String)? = {
+        let repository = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+        let cache = repository + "/build/cache/media"
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: cache)) ?? []
+        where name.hasPrefix("module-index-") {
+            let root = "\(cache)/\(name)"
+            if let version = try? FileManager.default.contentsOfDirectory(atPath: root + "/lib/modules").first {
+                return (root, version)
+            }
+        }
+        return nil
+    }()
+    static let canRun = kernel != nil && Tool("modprobe", package: "kmod").path != nil
+
+    static func text(_ path: String) throws -> String {
+        String(decoding: try Data(contentsOf: URL(filePath: path)), as: UTF8.self)
+    }
+
+    @Test(.enabled(if: canRun, "needs kmod, and a module index that building the medium leaves"))
+    func theDriversAreThoseThatModprobeFinds() throws {
+        let kernel = try #require(Self.kernel)
+        let folder = "\(kernel.root)/lib/modules/\(kernel.version)/"
+        let aliases = try Self.text(folder + "modules.alias")
+        let index = ModuleIndex(
+            .init(
+                dependencies: try Self.text(folder + "modules.dep"), aliases: aliases,
+                builtIn: try Self.text(folder + "modules.builtin"),
+                builtInInfo: try Self.text(folder + "modules.builtin.modinfo"),
+                soft: (try? Self.text(folder + "modules.softdep")) ?? ""))
+        let patterns = aliases.split(separator: "\n").filter {
+            $0.hasPrefix("alias ") && $0.split(separator: " ").count == 3
+        }
+        try #require(patterns.count > 5000)
+        var random = Seeded(5)
+        var found = 0
+        for _ in 0..<150 {
+            // A device the pattern names: what is left open filled with digits.
+            let pattern = String(patterns.randomElement(using: &random)?.split(separator: " ")[1] ?? "")
+            if pattern.contains(where: { "[?\\".contains($0) }) { continue }
+            let name = pattern.replacing("*", with: "0")
+            let said = try Tool("modprobe", package: "kmod").run(["-S", kernel.version, "-d", kernel.root, "-R", name])
+            let expected = Set(said.standardOutput.split(separator: "\n").map { ModuleIndex.normal($0) })
+            // modprobe leaves out what is inside the kernel, where it knows.
+            let modules = Set(index.drivers(of: name).map(\.name))
+            #expect(modules.subtracting(index.builtIn) == expected.subtracting(index.builtIn), "\(name)")
+            if !expected.isEmpty { found += 1 }
+        }
+        #expect(found > 80)
     }
 }
