@@ -44,8 +44,8 @@ let package = Package(
             name: "RelightRooms",
             targets: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
-                "VolumeStacks", "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning", "Tools", "Operations",
-                "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
+                "VolumeStacks", "FilesystemMaps", "WindowsHives", "DiskSurvey", "ImageStore", "RestorePlanning",
+                "Tools", "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ]),
     ],
     dependencies: [
@@ -91,6 +91,7 @@ let package = Package(
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Threads", "CBlkid", "CCrypto",
                 "CExt2Glue", "CLinux",
             ]),
+        room("WindowsHives", ["BinaryFields", "Findings"]),
         room(
             "DiskSurvey",
             [
