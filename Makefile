@@ -20,9 +20,9 @@ BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev liblz4
 	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata
 # What the tests and the demo need besides.
 TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin diffutils dosfstools e2fsprogs efibootmgr exfat-fuse \
-	exfatprogs f2fs-tools fdisk fuse3 gdisk grub-common lvm2 lz4 mdadm mmdebstrap mount mtools nbdkit ntfs-3g ovmf \
-	partclone parted procps python3 python3-cryptography python3-zstandard qemu-system-x86 qemu-utils seabios strace \
-	uidmap xfsprogs xz-utils zstd
+	exfatprogs f2fs-tools fdisk fuse3 gdisk grub-common libhivex-bin lvm2 lz4 mdadm mmdebstrap mount mtools nbdkit \
+	ntfs-3g ovmf partclone parted procps python3 python3-cryptography python3-hivex python3-zstandard qemu-system-x86 \
+	qemu-utils seabios strace uidmap xfsprogs xz-utils zstd
 
 # The programs that `make bench` compares with; nothing else needs them.
 BENCH_PACKAGES := borgbackup e2fsprogs fsarchiver mount ntfs-3g partclone procps qemu-utils restic tar xfsprogs zstd
@@ -122,7 +122,7 @@ bench-table:
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= tables ext fat ntfs swap survey structures point set plan job media environment kernel names xfs \
 	locked protected moved archive catalogue btrfs exfat f2fs hfsplus lvm md luks efi \
-	initramfs
+	initramfs hive
 fuzz: deps
 	Tests/Fuzz/run "$(SWIFT)" build/fuzz "$(FUZZ_SECONDS)" $(FUZZ_TARGETS)
 

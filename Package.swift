@@ -139,7 +139,7 @@ let package = Package(
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
                 "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "Edits", "HardwareMatch",
+                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "WindowsHives", "Edits", "HardwareMatch",
                 "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
@@ -187,7 +187,8 @@ let package = Package(
             ]),
         tests(
             "VolumeStacks", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "CLinux"]),
-        tests("Commands", ["Findings", "Tools"]),
+        tests("WindowsHives", ["BinaryFields", "Findings", "Tools"]),
+        tests("Commands", ["Findings", "Tools", "WindowsHives"]),
         tests(
             "Imaging",
             [
@@ -208,8 +209,8 @@ let package = Package(
             name: "FuzzTests",
             dependencies: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "VolumeStacks", "FilesystemMaps", "DiskSurvey", "ImageStore", "RestorePlanning",
-                "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
+                "PartitionTables", "VolumeStacks", "FilesystemMaps", "WindowsHives", "DiskSurvey", "ImageStore",
+                "RestorePlanning", "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ], path: "Tests/Fuzz", exclude: ["Package.swift", "README.md", "Seeds", "Sources/relight-fuzz"],
             sources: ["SeedTests.swift", "Sources/FuzzTargets"], swiftSettings: settings),
     ],

@@ -40,6 +40,7 @@ public struct Relight: ParsableCommand {
                 ]),
             CommandGroup(name: "Restore", subcommands: [PlanCommand.self, RestoreCommand.self]),
             CommandGroup(name: "Boot", subcommands: [EFICommand.self, HardwareCommand.self]),
+            CommandGroup(name: "Windows", subcommands: [HiveCommand.self]),
             CommandGroup(name: "Media", subcommands: [MediaCommand.self]),
             CommandGroup(name: "In the booted environment", subcommands: environmentCommands),
         ])

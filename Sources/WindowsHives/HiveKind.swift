@@ -32,7 +32,8 @@ extension Hive {
         func has(_ path: String) -> Bool { (try? root.key(path)) != nil }
         if has("Select"), has("ControlSet001") || has("ControlSet002") || has("ControlSet003") { return .system }
         if has("Microsoft"), has("Classes") || has("Microsoft\\Windows NT\\CurrentVersion") { return .software }
-        if has("Description"), has("Objects") { return .bcd }
+        // Every store has the boot manager's object; those made by hand may lack the description.
+        if has("Objects"), has("Description") || has("Objects\\{9dea862c-5cdd-4e70-acc1-f32b344d4795}") { return .bcd }
         if has("CanonicalData"), has("Installers") { return .components }
         if has("DriverDatabase") { return .drivers }
         if has("SAM") { return .sam }

@@ -10,6 +10,7 @@ import Testing
 @testable import ImageStore
 @testable import PartitionTables
 @testable import VolumeStacks
+@testable import WindowsHives
 
 /// The committed inputs of the fuzzers, run without the fuzzers: what once crashed must not crash again.
 @Suite struct SeedTests {
@@ -359,6 +360,41 @@ import Testing
         }
         let waiting = try HFSPlusReader.map(SparseDisk(try seed(.hfsplus, "waiting"), limit: .mebibytes(64)), identity)
         #expect(waiting.states == [.journalToReplay])
+    }
+
+    @Test func theSeedsOfHivesAreReadAndRecovered() throws {
+        func open(_ input: [UInt8]) throws -> Hive {
+            let files = HiveSeeds.files(input).map { HiveSource($0) }
+            return try Hive(files[0], logs: Array(files[1...]))
+        }
+        let kinds: [(String, HiveKind)] = [("system", .system), ("bcd", .bcd), ("roots", .bcd), ("lists", .bcd)]
+        for (name, kind) in kinds {
+            let hive = try open(try seed(.hive, name))
+            #expect(hive.state == .clean && hive.kind == kind, "\(name)")
+        }
+        for (name, changes, number) in [("entries", 2, 3), ("vector", 1, 2)] as [(String, Int, UInt32)] {
+            let hive = try open(try seed(.hive, name))
+            guard case .recovered(let recovery) = hive.state else {
+                Issue.record("\(name): \(hive.state)")
+                continue
+            }
+            #expect(recovery.entries == changes)
+            #expect(try hive.key("ControlSet001\\Services\\disk")?.dword("Start") == number)
+        }
+        // A letter of a name in a page of a log, and a hive's time.
+        let sound = try seed(.hive, "entries")
+        let letters = HiveBuilder.wide("PC2")
+        let place = try #require(
+            (0..<sound.count - letters.count).first { sound[$0..<$0 + letters.count].elementsEqual(letters) })
+        var input = sound
+        input[place] = UInt8(ascii: "X")
+        func name(_ input: [UInt8]) throws -> String? {
+            try open(input).key("ControlSet001\\Control\\ComputerName\\ComputerName")?.string("ComputerName")
+        }
+        #expect(try name(sound) == "PC3")
+        #expect(try name(input) == "PC1")
+        HiveSeeds.mend(&input)
+        #expect(try name(input) == "PC3")
     }
 
     @Test func aChangedXFSIsMappedAgainOnceItsChecksumsAreMended() throws {

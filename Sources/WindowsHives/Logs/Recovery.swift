@@ -215,12 +215,7 @@ struct Recovery {
         block.store(log.binsLength, at: 40)
         block.store(log.flags, at: 144)
         block.store(HiveHeader.checksum(block), at: 508)
-        var header = log
-        header.primarySequence = sequence
-        header.secondarySequence = sequence
-        header.fileType = .primary
-        header.checksum = block.word(at: 508)
-        header.computedChecksum = header.checksum
+        let header = HiveHeader(block) ?? log
         return HiveImage(source: source, header: header, baseBlock: block, overlay: overlay)
     }
 }
