@@ -117,6 +117,12 @@ struct HiveCommand: ParsableCommand {
                     remedy: "Show single keys, without --recursive.")
             }
             budget -= UInt64(values.count) + 1
+            document.count += values.count + 1
+            guard !console.settings.json || document.count <= Document.most else {
+                throw Fault(
+                    .usage, what: "There are more than \(Document.most) keys and values: too many for one document.",
+                    place: file, remedy: "Name a key further down, or leave out --json.")
+            }
             var shown = ShownKey(key, try key.className(), values)
             console.line()
             console.line("\\\(key.path)")
@@ -235,6 +241,15 @@ private struct Document: Encodable {
     var windows: WindowsIdentity?
     var keys: [ShownKey] = []
     var findings: [Finding] = []
+    /// Keys and values so far.
+    var count = 0
+
+    /// Keys and values that one document may have: it is made in memory.
+    static let most = 1_000_000
+
+    private enum CodingKeys: String, CodingKey {
+        case file, version, kind, lastWritten, state, windows, keys, findings
+    }
 
     init(file: String, _ hive: Hive) {
         self.file = file

@@ -229,6 +229,18 @@ import Tools
         #expect(try asItIs.root().subkeys().count == 60)
     }
 
+    /// A hive and its log may have been written under different names.
+    @Test func theHeaderIsThatOfTheBaseBlockThatIsHandedOut() throws {
+        let states = Self.versions(2)
+        var log = Self.log(states[...], sequence: 10)
+        log.replaceSubrange(48..<54, with: HiveBuilder.wide("new"))
+        log.mendBaseBlock()
+        let hive = try Hive(HiveSource(Self.dirty(states[0], (11, 10))), logs: Self.sources([log]))
+        #expect(hive.header.fileName == "tested")
+        #expect(HiveHeader(try hive.bytes(at: 0, count: 4096)) == hive.header)
+        try expect(hive, is: states[1])
+    }
+
     @Test func aCleanHiveIgnoresItsLogs() throws {
         let states = Self.versions(3)
         let hive = try Hive(HiveSource(states[0]), logs: Self.sources([Self.log(states[...], sequence: 10)]))

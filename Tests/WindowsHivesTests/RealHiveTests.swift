@@ -7,6 +7,10 @@ import Testing
 
 @testable import WindowsHives
 
+/// Where real hives must be there, their absence is a failure: the other suites only skip.
+@Test(.enabled(if: RealData.isRequired, "RELIGHT_DATA=1 requires the real hives"))
+func realHivesAreThere() { #expect(RealData.isThere, RealData.missing) }
+
 /// Hives that Windows wrote, and ones made to be difficult.
 @Suite(.enabled(if: RealData.isThere, RealData.missing), .serialized) struct RealHiveTests {
     static let stores = [

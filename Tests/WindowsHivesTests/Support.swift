@@ -45,6 +45,7 @@ func content(_ path: String) throws -> [UInt8] {
 enum RealData {
     static let root = "/" + #filePath.split(separator: "/").dropLast(4).joined(separator: "/") + "/shared/data/windows"
     static let isThere = unsafe access(root, R_OK) == 0
+    static let isRequired = unsafe getenv("RELIGHT_DATA").map { unsafe String(cString: $0) } == "1"
     static let missing: Comment = "needs real hives in ../shared/data/windows, which are not part of the source"
 
     /// The bytes of a file below the folder; one whose name ends in `.xz` is unpacked.
