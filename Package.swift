@@ -63,7 +63,9 @@ let package = Package(
         .target(name: "CSHA256"),
         .target(
             name: "CUnpack",
-            linkerSettings: [.linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd"), .linkedLibrary("lz4")]),
+            linkerSettings: [
+                .linkedLibrary("z"), .linkedLibrary("lzma"), .linkedLibrary("zstd"), .linkedLibrary("lz4"),
+            ]),
         .target(
             name: "CExt2Glue", dependencies: ["CExt2fs"],
             linkerSettings: [.linkedLibrary("ext2fs"), .linkedLibrary("com_err")]),

@@ -8,7 +8,7 @@ import Findings
 enum Wording {
     /// Commands and options that are designed and come with later versions: who has read of them is told so.
     static let laterVerbs = [
-        "clone", "ls", "extract", "boot", "bcd", "efi", "hardware", "adapt", "wizard",
+        "clone", "ls", "extract", "boot", "bcd", "adapt", "wizard",
     ]
     static let laterOptions = ["--rate", "--resume", "--size", "--drop", "--table", "--firmware", "--ids"]
     /// Options that are taken out before a command sees its words.
