@@ -91,6 +91,8 @@ public struct FaultCode: Hashable, Sendable, RawRepresentable {
     public static let diskDamaged = FaultCode("disk.damaged", exit: .damaged)
     /// The image set's place is full.
     public static let storeFull = FaultCode("store.full", exit: .store)
+    /// An object of that name is in the store already.
+    public static let storeTaken = FaultCode("store.taken", exit: .store)
     /// The image set's place cannot be reached or fails.
     public static let storeFailed = FaultCode("store.failed", exit: .store)
     /// The image set's place is not there: its filesystem is not attached, or the folder it would lie in is missing.

@@ -439,6 +439,10 @@ public final class FolderStore: ObjectStore {
                 remedy:
                     "Finished recovery points are not harmed. Make room there, or name another place; what was already "
                     + "stored completely is used again by the next backup into this set.")
+        case EEXIST:
+            return Fault(
+                .storeTaken, what: "\(doing) failed: there is one of that name already.", place: place,
+                remedy: "Somebody else writes there too; run the command again.")
         case EFBIG:
             return Fault(
                 .storeFailed, what: "\(doing) failed: the filesystem does not take files of this size.", place: place,

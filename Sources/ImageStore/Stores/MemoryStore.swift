@@ -311,7 +311,7 @@ public final class MemoryStore: ObjectStore {
             }
             if taken {
                 throw Fault(
-                    .storeFailed, what: "There is an object \(name) already.", place: store.name,
+                    .storeTaken, what: "There is an object \(name) already.", place: store.name,
                     remedy: "Run the command again.")
             }
         }

@@ -208,7 +208,7 @@ extension ObjectStore {
         do throws(Fault) {
             try put(name, bytes)
         } catch {
-            guard error.code == .storeFailed, let there = try open(name), there.size.bytes == UInt64(bytes.count),
+            guard error.code == .storeTaken, let there = try open(name), there.size.bytes == UInt64(bytes.count),
                 try there.bytes(at: .zero, count: bytes.count) == bytes
             else { throw error }
         }
@@ -220,7 +220,7 @@ extension ObjectStore {
         do throws(Fault) {
             try upload.seal(as: name)
         } catch {
-            guard error.code == .storeFailed, let there = try? open(name), there.size == size else { throw error }
+            guard error.code == .storeTaken, let there = try? open(name), there.size == size else { throw error }
             upload.abandon()
         }
     }

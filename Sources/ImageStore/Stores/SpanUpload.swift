@@ -306,7 +306,7 @@ final class SpanUpload: ObjectUpload {
 
     private static func taken(_ name: String, _ place: any ObjectStore) -> Fault {
         Fault(
-            .storeFailed, what: "There is another object \(name) already.", place: place.name,
+            .storeTaken, what: "There is another object \(name) already.", place: place.name,
             remedy: "See who else works on the set, then run the command again.")
     }
 

@@ -34,7 +34,7 @@ extension SetWriter {
         do throws(Fault) {
             return try make(store, options, newKeys, &own, &slots)
         } catch {
-            guard error.code == .storeFailed, let there = try? look(store, options), there.header != nil else {
+            guard error.code == .storeTaken, let there = try? look(store, options), there.header != nil else {
                 throw error
             }
             // What would have opened the other set opens nothing.
@@ -62,7 +62,7 @@ extension SetWriter {
         for name in found.lostCopies {
             // Missing, it may be on its way from who makes the set; only what is damaged is removed.
             if try store.open(name) != nil { try store.delete(name) }
-            try putHeader(store, name, header)
+            try store.putSame(name, header.bytes)
         }
         return (header, keys)
     }
@@ -100,28 +100,16 @@ extension SetWriter {
         }
         // The first header decides whose set it is.
         try store.put(ObjectName.headers[0], set.bytes)
-        for name in ObjectName.headers.dropFirst() { try putHeader(store, name, set) }
+        for name in ObjectName.headers.dropFirst() { try store.putSame(name, set.bytes) }
         if try store.open(ObjectName.text) == nil {
             do throws(Fault) {
                 try store.put(ObjectName.text, explanation(set))
             } catch {
                 // Somebody else may have been faster.
-                guard error.code == .storeFailed, (try? store.open(ObjectName.text)) != nil else { throw error }
+                guard error.code == .storeTaken, (try? store.open(ObjectName.text)) != nil else { throw error }
             }
         }
         return (set, keys)
-    }
-
-    /// Puts a copy of the header, which somebody else may do at the same time.
-    private static func putHeader(_ store: any ObjectStore, _ name: String, _ set: SetHeader) throws(Fault) {
-        do throws(Fault) {
-            try store.put(name, set.bytes)
-        } catch {
-            guard error.code == .storeFailed, let there = try store.open(name),
-                there.size.bytes == UInt64(SetHeader.size),
-                try there.bytes(at: .zero, count: SetHeader.size) == set.bytes
-            else { throw error }
-        }
     }
 
     private static func nothing(_ store: any ObjectStore) -> Fault {
