@@ -58,6 +58,7 @@ let package = Package(
         debian("CZstd", "libzstd", "libzstd-dev"),
         debian("CExt2fs", "ext2fs", "libext2fs-dev"),
         debian("CCrypto", "libcrypto", "libssl-dev"),
+        debian("CNtfs", "libntfs-3g", "ntfs-3g-dev"),
         .target(name: "CLinux"),
         .target(name: "CDeviceMapperStub"),
         .target(name: "CSHA256"),
@@ -69,6 +70,7 @@ let package = Package(
         .target(
             name: "CExt2Glue", dependencies: ["CExt2fs"],
             linkerSettings: [.linkedLibrary("ext2fs"), .linkedLibrary("com_err")]),
+        .target(name: "CNtfsGlue", dependencies: ["CNtfs"], linkerSettings: [.linkedLibrary("ntfs-3g")]),
 
         // The rooms, in order.
         room("Geometry"),
@@ -95,10 +97,22 @@ let package = Package(
             ]),
         room("WindowsHives", ["BinaryFields", "Findings"]),
         room(
+            "FileTrees",
+            [
+                "Geometry", "BinaryFields", "Findings", "Threads", "Blocks", "Tools", "FilesystemMaps", "CExt2Glue",
+                "CNtfsGlue", "CLinux",
+            ]),
+        room(
+            "InstalledSystems",
+            [
+                "Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "FilesystemMaps",
+                "FileTrees",
+            ]),
+        room(
             "DiskSurvey",
             [
                 "Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "PartitionTables",
-                "VolumeStacks", "FilesystemMaps",
+                "VolumeStacks", "FilesystemMaps", "FileTrees", "InstalledSystems",
             ]),
         room(
             "ImageStore",
