@@ -44,7 +44,7 @@ let package = Package(
             name: "RelightRooms",
             targets: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
-                "VolumeStacks", "FilesystemMaps", "WindowsHives", "DiskSurvey", "ImageStore", "RestorePlanning",
+                "VolumeStacks", "FilesystemMaps", "FileTrees", "WindowsHives", "InstalledSystems", "DiskSurvey", "ImageStore", "RestorePlanning",
                 "Tools", "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ]),
     ],
@@ -106,7 +106,7 @@ let package = Package(
             "InstalledSystems",
             [
                 "Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "FilesystemMaps",
-                "FileTrees",
+                "FileTrees", "WindowsHives",
             ]),
         room(
             "DiskSurvey",
@@ -142,7 +142,7 @@ let package = Package(
             "Operations",
             [
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "VolumeStacks", "FilesystemMaps", "DiskSurvey", "ImageStore", "Imaging",
+                "PartitionTables", "VolumeStacks", "FilesystemMaps", "FileTrees", "DiskSurvey", "ImageStore", "Imaging",
                 "FilesystemResize", "PointDisk", "RestorePlanning", "Restoring",
             ]),
         room(
@@ -155,7 +155,7 @@ let package = Package(
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
                 "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "WindowsHives", "Edits", "HardwareMatch",
+                "MediaBuilder", "FilesystemMaps", "FileTrees", "VolumeStacks", "WindowsHives", "Edits", "HardwareMatch",
                 "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),

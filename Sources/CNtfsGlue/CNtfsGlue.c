@@ -250,8 +250,11 @@ int relight_ntfs_list(struct relight_ntfs *reader, const char *path, relight_ntf
     } else {
         struct listing listing = {name, context, 0};
         s64 position = 0;
+        // Where case does not matter the library hands out all names in lower case.
+        NVolSetCaseSensitive(reader->volume);
         errno = 0;
         if (ntfs_readdir(inode, &position, &listing, each_name) < 0 && !listing.has_ended) failure = problem();
+        NVolClearCaseSensitive(reader->volume);
     }
     ntfs_inode_close(inode);
     return failure;
