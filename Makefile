@@ -122,7 +122,7 @@ bench-table:
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= tables ext fat ntfs swap survey structures point set plan job media environment kernel names xfs \
 	locked protected moved archive catalogue btrfs exfat f2fs hfsplus lvm md luks efi \
-	initramfs hive
+	initramfs hive trees systemfiles
 fuzz: deps
 	Tests/Fuzz/run "$(SWIFT)" build/fuzz "$(FUZZ_SECONDS)" $(FUZZ_TARGETS)
 

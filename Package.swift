@@ -201,6 +201,8 @@ let package = Package(
                 "Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "VolumeStacks", "FilesystemMaps",
                 "Tools",
             ]),
+        tests("FileTrees", ["Findings", "Geometry", "Blocks", "Tools", "FilesystemMaps", "CLinux"]),
+        tests("InstalledSystems", ["BinaryFields", "Findings", "Geometry", "MachineModel", "Blocks", "FileTrees"]),
         tests(
             "VolumeStacks", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "CLinux"]),
         tests("WindowsHives", ["BinaryFields", "Findings", "Tools"]),
@@ -225,7 +227,7 @@ let package = Package(
             name: "FuzzTests",
             dependencies: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "VolumeStacks", "FilesystemMaps", "WindowsHives", "DiskSurvey", "ImageStore",
+                "PartitionTables", "VolumeStacks", "FilesystemMaps", "FileTrees", "WindowsHives", "InstalledSystems", "DiskSurvey", "ImageStore",
                 "RestorePlanning", "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ], path: "Tests/Fuzz", exclude: ["Package.swift", "README.md", "Seeds", "Sources/relight-fuzz"],
             sources: ["SeedTests.swift", "Sources/FuzzTargets"], swiftSettings: settings),

@@ -31,6 +31,8 @@ final class LoopView {
         }
     }
 
+    deinit { release() }
+
     /// Detaches it; the kernel does so once nothing is mounted from it any more.
     func release() {
         guard isAttached else { return }

@@ -79,7 +79,14 @@ public enum InstalledSystems {
 
     /// The systems on `volumes`, whose files `host` reads. Throws `interrupted` only.
     public static func look(at volumes: [SeenVolume], by host: ProbeHost) throws(Fault) -> SystemsSeen {
-        var search = Search(volumes, host)
+        try look(at: volumes) { (volume, source) throws(Fault) in
+            try host.tree(of: source, kind: volume.kind.rawValue)
+        }
+    }
+
+    /// The same with trees that `open` gives.
+    static func look(at volumes: [SeenVolume], opening open: @escaping TreePool.Opening) throws(Fault) -> SystemsSeen {
+        var search = Search(volumes, TreePool(volumes, open))
         try search.run()
         return search.seen
     }
@@ -94,9 +101,9 @@ private struct Search {
     private var stores: [(disk: Int, store: BootStore)] = []
     private var espPrograms: [Int: [EFIProgram]] = [:]
 
-    init(_ volumes: [SeenVolume], _ host: ProbeHost) {
+    init(_ volumes: [SeenVolume], _ trees: TreePool) {
         self.volumes = volumes
-        trees = TreePool(volumes, host)
+        self.trees = trees
     }
 
     mutating func run() throws(Fault) {
@@ -214,15 +221,18 @@ struct Notes {
 
 /// Trees of volumes, opened when first asked for.
 final class TreePool {
+    /// Gives the files of a volume.
+    typealias Opening = (SeenVolume, any BlockSource) throws(Fault) -> any FileTree
+
     private let volumes: [SeenVolume]
-    private let host: ProbeHost
+    private let opening: Opening
     private var open: [Int: any FileTree] = [:]
     /// Why volumes could not be looked into.
     private(set) var faults: [Int: Fault] = [:]
 
-    init(_ volumes: [SeenVolume], _ host: ProbeHost) {
+    init(_ volumes: [SeenVolume], _ opening: @escaping Opening) {
         self.volumes = volumes
-        self.host = host
+        self.opening = opening
     }
 
     /// The files of volume `index`; `nil` where they cannot be read. Throws `interrupted` only.
@@ -230,7 +240,7 @@ final class TreePool {
         if let known = open[index] { return known }
         guard faults[index] == nil, let source = volumes[index].source else { return nil }
         do throws(Fault) {
-            let tree = try host.tree(of: source, kind: volumes[index].kind.rawValue)
+            let tree = try opening(volumes[index], source)
             open[index] = tree
             return tree
         } catch {

@@ -38,15 +38,17 @@ final class ProbedTree: FileTree {
         guard unsafe relight_socket_pair(&ends) == 0 else {
             throw Fault(.system, what: "No socket could be made.", remedy: "Too many files are open; try again.")
         }
-        defer { close(ends[1]) }
+        // The child's end must be its own alone before anything is asked: else its death would not be seen.
         do throws(Fault) {
             process = try Tool.spawn(
                 program, ["relight", ProbeChild.verb], environment: ["SWIFT_BACKTRACE": "enable=no"],
                 standardInput: ends[1], standardOutput: ends[1])
         } catch {
             close(ends[0])
+            close(ends[1])
             throw error
         }
+        close(ends[1])
         socket = ProbeSocket(descriptor: ends[0])
         var request = WireWriter(ProbeWord.open)
         request.number(source.length.bytes)
