@@ -199,6 +199,7 @@ let package = Package(
             "DiskSurvey",
             [
                 "Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "VolumeStacks", "FilesystemMaps",
+                "FileTrees",
                 "Tools",
             ]),
         tests("FileTrees", ["Findings", "Geometry", "Blocks", "Tools", "FilesystemMaps", "CLinux"]),

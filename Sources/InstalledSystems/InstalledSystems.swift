@@ -112,8 +112,7 @@ private struct Search {
         var looked = 0
         for index in volumes.indices {
             try Interruption.check()
-            guard let source = volumes[index].source, TreeFormat(kind: volumes[index].kind.rawValue) != nil,
-                source.length >= ByteCount.mebibytes(1)
+            guard volumes[index].source != nil, TreeFormat(kind: volumes[index].kind.rawValue) != nil
             else { continue }
             looked += 1
             guard looked <= InstalledSystems.mostVolumes else {

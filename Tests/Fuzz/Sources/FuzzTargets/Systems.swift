@@ -137,12 +137,14 @@ enum TreeSeeds {
             ExtSeeds.mend(&input)
             result.append((name, input))
         }
-        for (name, options) in [("fat12", ["-F", "12"]), ("fat32", ["-F", "32", "-s", "1"])] {
+        for (name, options) in [("fat12", ["-F", "12"]), ("fat16", ["-F", "16", "-s", "1"])] {
             let size = name == "fat12" ? 256 << 10 : 3 << 20
             let image = try Scratch(bytes: size)
             try image.run("mkfs.fat", "dosfstools", options + ["-i", "12345678", "--invariant", image.path])
-            let times = ["SOURCE_DATE_EPOCH": "1700000000", "TZ": "UTC"]
-            try image.run("mmd", "mtools", ["-i", image.path, "::EFI", "::EFI/BOOT"], environment: times)
+            let times = ["SOURCE_DATE_EPOCH": "1700000000", "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"]
+            for folder in ["EFI", "EFI/BOOT"] {
+                try image.run("mmd", "mtools", ["-i", image.path, "::\(folder)"], environment: times)
+            }
             for (path, text) in files where path.hasPrefix("EFI") {
                 try image.run("mcopy", "mtools", ["-i", image.path, "-", "::\(path)"], text, environment: times)
             }
