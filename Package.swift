@@ -44,7 +44,8 @@ let package = Package(
             name: "RelightRooms",
             targets: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
-                "VolumeStacks", "FilesystemMaps", "FileTrees", "WindowsHives", "InstalledSystems", "DiskSurvey", "ImageStore", "RestorePlanning",
+                "VolumeStacks", "FilesystemMaps", "FileTrees", "WindowsHives", "InstalledSystems", "DiskSurvey",
+                "ImageStore", "RestorePlanning",
                 "Tools", "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ]),
     ],
@@ -228,7 +229,8 @@ let package = Package(
             name: "FuzzTests",
             dependencies: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "VolumeStacks", "FilesystemMaps", "FileTrees", "WindowsHives", "InstalledSystems", "DiskSurvey", "ImageStore",
+                "PartitionTables", "VolumeStacks", "FilesystemMaps", "FileTrees", "WindowsHives", "InstalledSystems",
+                "DiskSurvey", "ImageStore",
                 "RestorePlanning", "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ], path: "Tests/Fuzz", exclude: ["Package.swift", "README.md", "Seeds", "Sources/relight-fuzz"],
             sources: ["SeedTests.swift", "Sources/FuzzTargets"], swiftSettings: settings),

@@ -4,6 +4,7 @@
 import Blocks
 import Findings
 import Geometry
+import Glibc
 import Tools
 
 /// A part of a disk as a block device that cannot be written: a read-only loop device over the disk.
@@ -19,6 +20,10 @@ final class LoopView {
             throw Fault(
                 .unsupported, what: "It lies in a layer that the kernel does not see here.", place: source.name,
                 remedy: "Activate the layer read-only and look at the volume itself.")
+        }
+        // Where the driver is a module that nobody has asked for yet, there is no device to ask for a loop.
+        if unsafe access("/dev/loop-control", F_OK) != 0 {
+            _ = try? Tool("modprobe", package: "kmod").run(["-q", "loop"], seconds: 20)
         }
         let output = try LoopView.losetup.check(
             [

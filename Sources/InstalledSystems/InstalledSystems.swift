@@ -76,6 +76,8 @@ public struct SystemsSeen: Sendable {
 public enum InstalledSystems {
     /// Volumes looked into; of a volume group with thousands the others are told.
     static let mostVolumes = 96
+    /// Volumes are begun with for as long as this.
+    static let mostTime: Duration = .seconds(240)
 
     /// The systems on `volumes`, whose files `host` reads. Throws `interrupted` only.
     public static func look(at volumes: [SeenVolume], by host: ProbeHost) throws(Fault) -> SystemsSeen {
@@ -110,6 +112,7 @@ private struct Search {
         var roots: [(index: Int, root: String)] = []
         var windows: [(index: Int, folder: String)] = []
         var looked = 0
+        let begun = ContinuousClock.now
         for index in volumes.indices {
             try Interruption.check()
             guard volumes[index].source != nil, TreeFormat(kind: volumes[index].kind.rawValue) != nil
@@ -117,6 +120,12 @@ private struct Search {
             looked += 1
             guard looked <= InstalledSystems.mostVolumes else {
                 note(.notice, "system.too-many", "There are more volumes than are looked into for systems.", index)
+                break
+            }
+            // Each volume has its own limits; a disk with many that use them up must not keep a backup waiting.
+            guard begun.duration(to: .now) < InstalledSystems.mostTime else {
+                note(
+                    .warning, "system.too-slow", "The time to look for systems ended before this volume's turn.", index)
                 break
             }
             try look(at: index, &roots, &windows)

@@ -122,14 +122,17 @@ enum TreeSeeds {
                         image.path,
                     ], environment: ["SOURCE_DATE_EPOCH": "1700000000", "E2FSPROGS_FAKE_TIME": "1700000000"])
             var script = "mkdir etc\nmkdir boot\nsymlink lib /usr/lib\n"
+            // Kept until debugfs has read them.
+            var kept: [Scratch] = []
             for (path, text) in files where !path.hasPrefix("EFI") {
                 let file = try Scratch(bytes: 0)
                 try file.run("dd", "coreutils", ["of=\(file.path)", "status=none"], text)
-                script += "write \(file.path) \(path.split(separator: "/").last ?? "")\n"
+                kept.append(file)
                 // debugfs writes into the current folder only.
-                script = script.replacingPrefix(
-                    "write \(file.path)", folder: path.split(separator: "/").dropLast().joined())
+                let parts = path.split(separator: "/")
+                script += "cd /\(parts[0])\nwrite \(file.path) \(parts[1])\ncd /\n"
             }
+            defer { withExtendedLifetime(kept) {} }
             try image.run(
                 "debugfs", "e2fsprogs", ["-w", "-f", "-", image.path], script,
                 environment: ["E2FSPROGS_FAKE_TIME": "1700000000"])
@@ -151,14 +154,6 @@ enum TreeSeeds {
             result.append((name, SparseDisk.input(try image.bytes(), length: UInt64(size), block: 64)))
         }
         return result
-    }
-}
-
-extension String {
-    /// The script with the line that begins with `line` run in `folder`.
-    fileprivate func replacingPrefix(_ line: String, folder: String) -> String {
-        split(separator: "\n").map { $0.hasPrefix(line) ? "cd /\(folder)\n\($0)\ncd /" : String($0) }
-            .joined(separator: "\n") + "\n"
     }
 }
 
