@@ -16,7 +16,7 @@ SHELL := /bin/bash
 
 # What building needs; the second line is what a Swift toolchain unpacked from its archive needs on Debian 12.
 BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev liblz4-dev liblzma-dev libparted-dev \
-	libssl-dev libzstd-dev make pkg-config uuid-dev zlib1g-dev \
+	libssl-dev libzstd-dev make ntfs-3g-dev pkg-config uuid-dev zlib1g-dev \
 	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata
 # What the tests and the demo need besides.
 TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin diffutils dosfstools e2fsprogs efibootmgr exfat-fuse \
@@ -122,7 +122,7 @@ bench-table:
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= tables ext fat ntfs swap survey structures point set plan job media environment kernel names xfs \
 	locked protected moved archive catalogue btrfs exfat f2fs hfsplus lvm md luks efi \
-	initramfs hive
+	initramfs hive trees systemfiles
 fuzz: deps
 	Tests/Fuzz/run "$(SWIFT)" build/fuzz "$(FUZZ_SECONDS)" $(FUZZ_TARGETS)
 

@@ -44,7 +44,8 @@ let package = Package(
             name: "RelightRooms",
             targets: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "PartitionTables",
-                "VolumeStacks", "FilesystemMaps", "WindowsHives", "DiskSurvey", "ImageStore", "RestorePlanning",
+                "VolumeStacks", "FilesystemMaps", "FileTrees", "WindowsHives", "InstalledSystems", "DiskSurvey",
+                "ImageStore", "RestorePlanning",
                 "Tools", "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ]),
     ],
@@ -58,6 +59,7 @@ let package = Package(
         debian("CZstd", "libzstd", "libzstd-dev"),
         debian("CExt2fs", "ext2fs", "libext2fs-dev"),
         debian("CCrypto", "libcrypto", "libssl-dev"),
+        debian("CNtfs", "libntfs-3g", "ntfs-3g-dev"),
         .target(name: "CLinux"),
         .target(name: "CDeviceMapperStub"),
         .target(name: "CSHA256"),
@@ -69,6 +71,7 @@ let package = Package(
         .target(
             name: "CExt2Glue", dependencies: ["CExt2fs"],
             linkerSettings: [.linkedLibrary("ext2fs"), .linkedLibrary("com_err")]),
+        .target(name: "CNtfsGlue", dependencies: ["CNtfs"], linkerSettings: [.linkedLibrary("ntfs-3g")]),
 
         // The rooms, in order.
         room("Geometry"),
@@ -95,10 +98,22 @@ let package = Package(
             ]),
         room("WindowsHives", ["BinaryFields", "Findings"]),
         room(
+            "FileTrees",
+            [
+                "Geometry", "BinaryFields", "Findings", "Threads", "Blocks", "Tools", "FilesystemMaps", "CExt2Glue",
+                "CNtfsGlue", "CLinux",
+            ]),
+        room(
+            "InstalledSystems",
+            [
+                "Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "FilesystemMaps",
+                "FileTrees", "WindowsHives",
+            ]),
+        room(
             "DiskSurvey",
             [
                 "Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "PartitionTables",
-                "VolumeStacks", "FilesystemMaps",
+                "VolumeStacks", "FilesystemMaps", "FileTrees", "InstalledSystems",
             ]),
         room(
             "ImageStore",
@@ -128,7 +143,7 @@ let package = Package(
             "Operations",
             [
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "VolumeStacks", "FilesystemMaps", "DiskSurvey", "ImageStore", "Imaging",
+                "PartitionTables", "VolumeStacks", "FilesystemMaps", "FileTrees", "DiskSurvey", "ImageStore", "Imaging",
                 "FilesystemResize", "PointDisk", "RestorePlanning", "Restoring",
             ]),
         room(
@@ -141,7 +156,7 @@ let package = Package(
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
                 "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "WindowsHives", "Edits", "HardwareMatch",
+                "MediaBuilder", "FilesystemMaps", "FileTrees", "VolumeStacks", "WindowsHives", "Edits", "HardwareMatch",
                 "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
@@ -185,8 +200,11 @@ let package = Package(
             "DiskSurvey",
             [
                 "Geometry", "Findings", "MachineModel", "Blocks", "PartitionTables", "VolumeStacks", "FilesystemMaps",
+                "FileTrees",
                 "Tools",
             ]),
+        tests("FileTrees", ["Findings", "Geometry", "Blocks", "Tools", "FilesystemMaps", "CLinux"]),
+        tests("InstalledSystems", ["BinaryFields", "Findings", "Geometry", "MachineModel", "Blocks", "FileTrees"]),
         tests(
             "VolumeStacks", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "CLinux"]),
         tests("WindowsHives", ["BinaryFields", "Findings", "Tools"]),
@@ -211,7 +229,8 @@ let package = Package(
             name: "FuzzTests",
             dependencies: [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "VolumeStacks", "FilesystemMaps", "WindowsHives", "DiskSurvey", "ImageStore",
+                "PartitionTables", "VolumeStacks", "FilesystemMaps", "FileTrees", "WindowsHives", "InstalledSystems",
+                "DiskSurvey", "ImageStore",
                 "RestorePlanning", "Operations", "BootEnvironment", "MediaBuilder", "Edits", "HardwareMatch",
             ], path: "Tests/Fuzz", exclude: ["Package.swift", "README.md", "Seeds", "Sources/relight-fuzz"],
             sources: ["SeedTests.swift", "Sources/FuzzTargets"], swiftSettings: settings),

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/netlink.h>
@@ -367,4 +368,35 @@ int relight_limit_memory(uint64_t bytes) {
 int relight_memory_file(const char *name) {
     int descriptor = memfd_create(name, MFD_CLOEXEC);
     return descriptor < 0 ? -errno : descriptor;
+}
+
+int relight_limit_processor_time(unsigned seconds) {
+    struct rlimit limit = {.rlim_cur = seconds, .rlim_max = seconds};
+    return result(setrlimit(RLIMIT_CPU, &limit));
+}
+
+int relight_socket_pair(int *ends) { return result(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)); }
+
+int relight_drop_rights(void) {
+    if (geteuid() == 0) {
+        gid_t nobody = 65534;
+        if (setgroups(0, NULL) != 0 || setresgid(nobody, nobody, nobody) != 0 || setresuid(nobody, nobody, nobody) != 0)
+            return -errno;
+    }
+    return result(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+}
+
+int relight_private_mounts(void) {
+    if (unshare(CLONE_NEWNS) != 0) return -errno;
+    return result(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+}
+
+int relight_open_at(int folder, const char *name, int flags) {
+    int descriptor = openat(folder, name, flags | O_CLOEXEC);
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+int64_t relight_read_link_at(int folder, const char *name, void *target, uint64_t size) {
+    ssize_t length = readlinkat(folder, name, target, size);
+    return length < 0 ? -errno : length;
 }

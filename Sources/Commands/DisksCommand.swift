@@ -27,7 +27,11 @@ struct DisksCommand: ParsableCommand {
         let console = Console.current.withLock { $0 }
         let listings = try ListDisks.run(
             disks, fileSectorSize: try options.size(), unlocking: try unlock.unlocking())
-        console.document("disks", Document(firmware: MachineProbe.firmware(), disks: listings.map(Document.Disk.init)))
+        console.document(
+            "disks",
+            Document(
+                firmware: MachineProbe.firmware(), disks: listings.map(Document.Disk.init),
+                systems: listings.flatMap { $0.model?.systems ?? [] }))
         if listings.isEmpty {
             console.line("This machine shows no disk. Check cables, and the controller's mode in the firmware setup.")
         }
@@ -64,9 +68,26 @@ struct DisksCommand: ParsableCommand {
             for nested in volume.layers ?? [] { add(nested, to: &table, indent: "    ") }
         }
         if !disk.volumes.isEmpty { lines += table.lines }
+        for system in disk.systems ?? [] { lines.append("  system: \(system.summary)") }
+        lines += efi(disk.efiPrograms ?? [])
         for use in listing.attached?.uses ?? [] { lines.append("  in use: \(use)") }
         for finding in disk.findings { lines.append("  \(finding.severity.rawValue): \(finding)") }
         return lines
+    }
+
+    /// One line for each EFI system partition.
+    private static func efi(_ programs: [EFIProgram]) -> [String] {
+        var volumes: [String] = []
+        for program in programs where !volumes.contains(program.volume) { volumes.append(program.volume) }
+        return volumes.map { volume in
+            let own = programs.filter { $0.volume == volume }
+            var words = own.prefix(6).map { program in
+                let facts = [program.name, program.version, program.isSigned ? "signed" : nil].compactMap { $0 }
+                return program.path + (facts.isEmpty ? "" : " (\(facts.joined(separator: " ")))")
+            }
+            if own.count > words.count { words.append("and \(own.count - words.count) more") }
+            return "  EFI programs on \(volume): \(words.joined(separator: ", "))"
+        }
     }
 
     /// A volume inside another one, and those inside it.
@@ -95,6 +116,8 @@ struct DisksCommand: ParsableCommand {
     private struct Document: Encodable {
         var firmware: FirmwareMode
         var disks: [Disk]
+        /// Those of all disks, once more.
+        var systems: [InstalledSystem]
 
         struct Disk: Encodable {
             let listing: DiskListing

@@ -4,6 +4,7 @@
 import ArgumentParser
 import BootEnvironment
 import CLinux
+import FileTrees
 import Findings
 import Glibc
 import LinuxDisks
@@ -20,6 +21,7 @@ extension Relight {
     /// The program's first step: as PID 1 of the environment it supervises; called by another name (`poweroff`,
     /// `relight-lease`) it does what that name says; else it is the command line.
     public static func begin(_ words: [String]) -> Never {
+        ProbeChild.serveIfAsked(words)
         let name = words.first ?? "relight"
         if BootEnvironment.isInit(firstWord: name) {
             BootEnvironment.run(version: version, arguments: Array(words.dropFirst()))

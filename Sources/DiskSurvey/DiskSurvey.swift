@@ -14,8 +14,12 @@
 /// Disks are looked at together, since a volume group or an array may lie on several. Layers only make the used maps of
 /// partitions smaller (``LayerSurvey``): what is imaged are partitions and disks, never the volumes in them.
 ///
+/// Once volumes and layers are known, their files are asked which operating systems lie there, where whoever calls says who
+/// shall read them. That never fails a survey: what is broken is a finding.
+///
 /// What the room does not promise: volumes inside more than eight layers are not looked into.
 public import Blocks
+public import FileTrees
 public import Findings
 import BinaryFields
 import FilesystemMaps
@@ -68,17 +72,19 @@ public enum DiskSurvey {
     }
 
     /// Everything on `disks`, in their order, with the layers that lie on several of them. Encrypted volumes are looked into
-    /// where `unlocking` has their passphrase.
+    /// where `unlocking` has their passphrase. Operating systems are looked for where there is somebody to read files:
+    /// `systems`.
     ///
     /// Throws `interrupted`; `wrong-kind` for an image file whose table was written for another sector size; `key.wrong`,
     /// `tool.missing` and `tool.failed` of unlocking.
     public static func look(
-        at disks: [DiskToSurvey], unlocking: Unlocking = .none
+        at disks: [DiskToSurvey], unlocking: Unlocking = .none, systems host: ProbeHost? = nil
     ) throws(Fault) -> [SurveyedDisk] {
         var looked: [LookedDisk] = []
         for disk in disks { looked.append(try look(at: disk)) }
         var layers = LayerSurvey(unlocking)
         try layers.survey(&looked)
+        if let host { try layers.findSystems(in: &looked, by: host) }
         return looked.map(\.surveyed)
     }
 

@@ -1,10 +1,13 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+import BinaryFields
 import Blocks
+import FileTrees
 import FilesystemMaps
 import Findings
 import Geometry
+import InstalledSystems
 import MachineModel
 import PartitionTables
 import Threads
@@ -288,6 +291,37 @@ struct LayerSurvey {
     }
 
     private func isClean(_ ids: [Int]) -> Bool { ids.allSatisfy { nodes[$0].map.states == [.clean] } }
+
+    // MARK: - Systems
+
+    /// Adds the operating systems to `disks`, which were surveyed.
+    func findSystems(in disks: inout [LookedDisk], by host: ProbeHost) throws(Fault) {
+        var partitions: [String: (partition: Partition, signature: UInt32?)] = [:]
+        for disk in disks {
+            guard let table = disk.model.table else { continue }
+            let sector = unsafe table.sector0.bytes.span.bytes
+            let signature = table.kind == .mbr ? try? sector.littleEndian(UInt32.self, "signature", at: 440) : nil
+            for looked in disk.volumes {
+                guard let partition = table.partition(looked.volume.number) else { continue }
+                partitions[looked.name] = (partition, signature)
+            }
+        }
+        let seen = try InstalledSystems.look(
+            at: nodes.map { node in
+                let place = node.depth == 0 ? partitions[node.name] : nil
+                return SeenVolume(
+                    name: node.name, disk: node.disk, source: node.source is NoBytes ? nil : node.source,
+                    kind: node.map.identity.kind, label: node.map.identity.label, uuid: node.map.identity.uuid,
+                    states: node.map.states, partition: place?.partition, signature: place?.signature)
+            }, by: host)
+        for index in disks.indices {
+            disks[index].model.systems = seen.systems.filter { $0.disk == index }.map(\.system)
+            disks[index].model.efiPrograms = seen.programs.filter { $0.disk == index }.map(\.program)
+        }
+        for (disk, finding) in seen.findings where disks.indices.contains(disk) {
+            disks[disk].model.findings.append(finding)
+        }
+    }
 
     // MARK: - What is told
 

@@ -64,6 +64,10 @@ public struct DiskModel: Hashable, Sendable, Codable {
     public var volumes: [VolumeModel]
     /// What was noticed while looking.
     public var findings: [Finding]
+    /// The operating systems whose root begins on this disk; `nil` where nobody looked, as in points of older programs.
+    public var systems: [InstalledSystem]?
+    /// The EFI programs on its EFI system partitions; `nil` where nobody looked.
+    public var efiPrograms: [EFIProgram]?
 
     /// A disk.
     public init(

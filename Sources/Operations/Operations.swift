@@ -8,6 +8,7 @@
 /// nothing and asks nobody; whoever calls it has asked before.
 public import Blocks
 public import DiskSurvey
+import FileTrees
 import FilesystemMaps
 public import Findings
 public import Geometry
@@ -94,13 +95,15 @@ struct OpenedDisk {
     static func surveyed(
         _ disks: [OpenedDisk], _ unlocking: VolumeUnlocking
     ) throws(Fault) -> [SourceDisk] {
+        var host = ProbeHost.standard
+        host.allowsMounting = MachineProbe.isEnvironment()
         let surveys = try DiskSurvey.look(
             at: disks.map { opened in
                 let disk = opened.selected.isWholeDisk ? opened.selected.disk : nil
                 return DiskToSurvey(
                     opened.source, path: opened.selected.path, model: disk?.model, serial: disk?.serial, wwn: disk?.wwn,
                     bus: disk?.bus ?? (opened.selected.isFile ? "file" : nil))
-            }, unlocking: unlocking.keys(disks))
+            }, unlocking: unlocking.keys(disks), systems: host)
         return zip(disks, surveys).map {
             SourceDisk(name: $0.name, selected: $0.selected, source: $0.source, survey: $1)
         }

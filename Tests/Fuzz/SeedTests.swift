@@ -6,8 +6,10 @@ import Geometry
 import MachineModel
 import Testing
 
+@testable import FileTrees
 @testable import FilesystemMaps
 @testable import ImageStore
+@testable import InstalledSystems
 @testable import PartitionTables
 @testable import VolumeStacks
 @testable import WindowsHives
@@ -188,6 +190,21 @@ import Testing
         #expect(try NTFSReader.map(SparseDisk(disk.input, limit: .mebibytes(64)), identity).states == [.hibernated])
         let dirty = try NTFSReader.map(SparseDisk(try seed(.ntfs, "dirty"), limit: .mebibytes(64)), identity)
         #expect(dirty.states == [.dirty])
+    }
+
+    @Test func theSystemsOfTheSeedsAreFound() throws {
+        for (name, kind) in [("ext4", "ext4"), ("ext4-inline", "ext4"), ("ext2", "ext2")] {
+            let disk = SparseDisk(try seed(.trees, name), limit: .mebibytes(64))
+            let volume = SeenVolume(name: "v:1", disk: 0, source: disk, kind: ContentKind(rawValue: kind))
+            let found = try InstalledSystems.look(at: [volume], by: .inProcess)
+            #expect(found.systems.map(\.system.name) == ["Seed OS 1"], "\(name): \(found.findings)")
+            #expect(found.systems.first?.system.hostname == "seed")
+        }
+        for name in ["fat12", "fat16"] {
+            let tree = try FATFileTree(SparseDisk(try seed(.trees, name), limit: .mebibytes(64)))
+            #expect(try tree.file("efi/boot/bootx64.efi") == Array("MZ".utf8))
+            #expect(try tree.holds("EFI/A Long Name.efi"))
+        }
     }
 
     @Test func theSeedsOfXFSAreMapped() throws {

@@ -132,6 +132,20 @@ int relight_no_core_dumps(void);
 /// Bounds the calling process's address space. 0, or the negated errno.
 int relight_limit_memory(uint64_t bytes);
 
+/// Bounds the calling process's processor time. 0, or the negated errno.
+int relight_limit_processor_time(unsigned seconds);
+/// Two sockets that are connected with each other, for bytes in both directions (socketpair(2)). 0, or the negated errno.
+int relight_socket_pair(int *ends);
+/// Gives up root's rights for good: no user, no group, no capability, none to be had by executing anything. Does nothing
+/// for another user but the last. 0, or the negated errno.
+int relight_drop_rights(void);
+/// A mount namespace of its own, in which nothing that is mounted is seen by others. 0, or the negated errno.
+int relight_private_mounts(void);
+/// openat(2) without a mode; the descriptor, or the negated errno. O_CLOEXEC is added.
+int relight_open_at(int folder, const char *name, int flags);
+/// readlinkat(2). The target's length, or the negated errno.
+int64_t relight_read_link_at(int folder, const char *name, void *target, uint64_t size);
+
 /// A file in memory without a name in any folder (memfd_create). The descriptor, or the negated errno.
 int relight_memory_file(const char *name);
 

@@ -5,9 +5,9 @@ import BinaryFields
 
 /// The entries of a directory's block. Linux, Documentation/filesystems/ext4/directory.rst: linear directories, and hash
 /// trees too, whose inner nodes look like one empty entry.
-enum ExtDirectory {
+package enum ExtDirectory {
     /// Hands each entry in use to `body` until that returns false. Damage ends the block.
-    static func entries(
+    package static func entries(
         _ bytes: [UInt8], from start: Int = 0, _ body: (_ inode: UInt32, _ name: ArraySlice<UInt8>) -> Bool
     ) {
         let span = unsafe bytes.span.bytes
@@ -33,7 +33,7 @@ enum ExtDirectory {
 
     /// The same for a directory kept in its inode: its parent's number, then entries in what lies in the block map, then
     /// in the extended attribute.
-    static func inlineEntries(
+    package static func inlineEntries(
         _ bytes: [UInt8], _ body: (_ inode: UInt32, _ name: ArraySlice<UInt8>) -> Bool
     ) {
         let inMap = 60

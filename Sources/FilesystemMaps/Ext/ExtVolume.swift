@@ -1,46 +1,47 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-import Blocks
-import CExt2Glue
-import Findings
-import Geometry
+package import Blocks
+package import CExt2Glue
+package import Findings
+package import Geometry
 import Glibc
 import Threads
 
 /// An ext2, ext3 or ext4 filesystem opened by libext2fs through a channel that can only read one volume: its groups,
 /// inodes and the blocks of each. One thread at a time.
-@safe final class ExtVolume {
+@safe package final class ExtVolume {
     /// What the superblock says.
-    let facts: relight_ext_facts
+    package let facts: relight_ext_facts
     /// Bytes in a block.
-    let blockSize: ByteCount
+    package let blockSize: ByteCount
     private let handle: OpaquePointer
     private let channel: Channel
 
     /// A place libext2fs could not read or does not accept.
-    struct Problem: Error {
+    package struct Problem: Error {
         /// libext2fs' own number.
-        var code: Int
+        package var code: Int
         /// The text for it.
-        var text: String {
+        package var text: String {
             unsafe relight_ext_error(code).map { unsafe String(cString: $0) } ?? "error \(code)"
         }
     }
 
     /// A run of blocks of an inode, in bytes of the volume.
-    struct Piece: Hashable {
-        enum Kind { case data, unwritten, tree }
-        var kind: Kind
-        var extent: Extent
+    package struct Piece: Hashable {
+        /// What it is: content, allocated space that reads as zeros, or a block of the tree itself.
+        package enum Kind { case data, unwritten, tree }
+        package var kind: Kind
+        package var extent: Extent
         /// First block's place in the file, in blocks.
-        var logical: UInt64
+        package var logical: UInt64
     }
 
     /// Opens what lies in `volume`. Reads fail from the moment on that `stop` is true.
     ///
     /// Throws a `Problem` where libext2fs refuses; a disk that cannot be read shows as one too.
-    init(_ volume: any BlockSource, stop: @escaping () -> Bool = { false }) throws(Problem) {
+    package init(_ volume: any BlockSource, stop: @escaping () -> Bool = { false }) throws(Problem) {
         channel = Channel(volume, stop)
         var opened: OpaquePointer?
         var facts = relight_ext_facts()
@@ -59,7 +60,7 @@ import Threads
     deinit { unsafe relight_ext_close(handle) }
 
     /// Throws `interrupted` where a read was refused because the program is to stop.
-    func checkInterruption() throws(Fault) { if let fault = channel.interrupted { throw fault } }
+    package func checkInterruption() throws(Fault) { if let fault = channel.interrupted { throw fault } }
 
     /// Where group `number` keeps its metadata.
     func group(_ number: UInt32) -> relight_ext_group? {
@@ -68,7 +69,7 @@ import Threads
     }
 
     /// Inode `number`.
-    func inode(_ number: UInt32) throws(Problem) -> relight_ext_inode {
+    package func inode(_ number: UInt32) throws(Problem) -> relight_ext_inode {
         var result = relight_ext_inode()
         let status = unsafe relight_ext_inode(handle, number, &result)
         guard status == 0 else { throw Problem(code: status) }
@@ -77,7 +78,7 @@ import Threads
 
     /// Hands the blocks of the inode read last to `body` until that returns false. Where part of its tree cannot be read
     /// the rest is handed out all the same and the problem is returned.
-    func pieces(most: UInt64, _ body: @escaping (Piece) -> Bool) -> Problem? {
+    package func pieces(most: UInt64, _ body: @escaping (Piece) -> Bool) -> Problem? {
         let receiver = Receiver(blockSize, body)
         let status = withExtendedLifetime(receiver) {
             unsafe relight_ext_blocks(
@@ -92,7 +93,7 @@ import Threads
     }
 
     /// The data inode `number` keeps in itself.
-    func inlineData(_ number: UInt32) throws(Problem) -> [UInt8] {
+    package func inlineData(_ number: UInt32) throws(Problem) -> [UInt8] {
         // An inode is at most a block of 64 KiB.
         var buffer = [UInt8](repeating: 0, count: 64 << 10)
         var length = UInt64(buffer.count)
@@ -122,8 +123,13 @@ import Threads
         return Extent(start: start, length: length)
     }
 
+    /// `count` bytes from byte `offset` of the volume on.
+    package func bytes(at offset: ByteCount, count: Int) throws(Fault) -> [UInt8] {
+        try channel.volume.bytes(at: offset, count: count)
+    }
+
     /// A block's bytes.
-    func block(at offset: ByteCount) -> [UInt8]? {
+    package func block(at offset: ByteCount) -> [UInt8]? {
         guard !channel.stop(), let count = blockSize.int else { return nil }
         return try? channel.volume.bytes(at: offset, count: count)
     }
@@ -185,12 +191,14 @@ import Threads
 
 extension relight_ext_inode {
     /// Whether it is in use; what was deleted keeps its old fields.
-    var isLive: Bool { links > 0 && mode != 0 && deleted == 0 }
-    var isDirectory: Bool { mode & 0o170000 == 0o040000 }
-    var isRegular: Bool { mode & 0o170000 == 0o100000 }
-    var isSymbolicLink: Bool { mode & 0o170000 == 0o120000 }
+    package var isLive: Bool { links > 0 && mode != 0 && deleted == 0 }
+    package var isDirectory: Bool { mode & 0o170000 == 0o040000 }
+    package var isRegular: Bool { mode & 0o170000 == 0o100000 }
+    package var isSymbolicLink: Bool { mode & 0o170000 == 0o120000 }
     /// INLINE_DATA: the data lie in the inode.
-    var isInline: Bool { flags & 0x1000_0000 != 0 }
+    package var isInline: Bool { flags & 0x1000_0000 != 0 }
+    /// ENCRYPT: its content, or the names in it, are encrypted.
+    package var isEncrypted: Bool { flags & 0x0000_0800 != 0 }
     /// EA_INODE: it holds the value of an extended attribute.
     var isAttributeValue: Bool { flags & 0x0020_0000 != 0 }
 }

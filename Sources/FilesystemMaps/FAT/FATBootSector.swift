@@ -1,40 +1,40 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-import BinaryFields
-import Geometry
+package import BinaryFields
+package import Geometry
 
 /// The boot sector of FAT12, FAT16 or FAT32 with its BIOS parameter block. Microsoft, FAT32 File System Specification
 /// 1.03, pages 7 to 14.
-struct FATBootSector: Hashable {
+package struct FATBootSector: Hashable {
     /// BPB_BytsPerSec.
-    var bytesPerSector: ByteCount
+    package var bytesPerSector: ByteCount
     /// BPB_SecPerClus.
     var sectorsPerCluster: UInt64
     /// BPB_RsvdSecCnt: boot sector, FSInfo, backup boot sector.
-    var reservedSectors: UInt64
+    package var reservedSectors: UInt64
     /// BPB_NumFATs.
-    var tables: UInt64
+    package var tables: UInt64
     /// BPB_RootEntCnt; 0 in FAT32.
-    var rootEntries: UInt64
+    package var rootEntries: UInt64
     /// BPB_Media.
     var media: UInt8
     /// BPB_RootClus; 0 outside FAT32.
-    var rootCluster: UInt32
+    package var rootCluster: UInt32
     /// BPB_FATSz16 or 32.
-    var tableSectors: UInt64
+    package var tableSectors: UInt64
     /// BPB_TotSec16 or 32.
     var totalSectors: UInt64
     /// Whether it is FAT32: BPB_FATSz16 is 0. Microsoft counts clusters instead, but small FAT32 volumes with fewer are
     /// common, and Linux decides like this.
-    var is32: Bool
+    package var is32: Bool
     /// BPB_ExtFlags; 0 outside FAT32.
     var flags: UInt16
     /// Whether the byte Linux keeps its "not cleanly unmounted" in says so.
     var isMarkedDirty: Bool
 
     /// Reads the first 512 bytes of a volume.
-    init(parsing bytes: [UInt8]) throws(FieldError) {
+    package init(parsing bytes: [UInt8]) throws(FieldError) {
         let span = unsafe bytes.span.bytes
         let sector = try span.littleEndian(UInt16.self, "BPB_BytsPerSec", at: 11)
         guard sector >= 512, sector <= 4096, sector & (sector - 1) == 0 else {
@@ -80,9 +80,9 @@ struct FATBootSector: Hashable {
     /// Sectors of the root directory of FAT12 and FAT16.
     var rootSectors: UInt64 { (rootEntries * 32 + bytesPerSector.bytes - 1) / bytesPerSector.bytes }
     /// First sector of cluster 2.
-    var firstDataSector: UInt64 { reservedSectors + tables * tableSectors + rootSectors }
+    package var firstDataSector: UInt64 { reservedSectors + tables * tableSectors + rootSectors }
     /// Number of clusters.
-    var clusters: UInt64 { (totalSectors - firstDataSector) / sectorsPerCluster }
+    package var clusters: UInt64 { (totalSectors - firstDataSector) / sectorsPerCluster }
     /// The width of an entry of the table.
     var width: FATWidth {
         if is32 { return .fat32 }
@@ -91,7 +91,7 @@ struct FATBootSector: Hashable {
     /// Bytes of the table that describe clusters.
     var tableBytesNeeded: UInt64 { ((clusters + 2) * width.bits + 7) / 8 }
     /// Bytes of a cluster.
-    var clusterBytes: ByteCount { ByteCount(bytesPerSector.bytes * sectorsPerCluster) }
+    package var clusterBytes: ByteCount { ByteCount(bytesPerSector.bytes * sectorsPerCluster) }
     /// The filesystem's size.
     var size: ByteCount { ByteCount(bytesPerSector.bytes * totalSectors) }
 }

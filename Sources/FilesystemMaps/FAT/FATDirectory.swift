@@ -4,25 +4,39 @@
 import BinaryFields
 
 /// The entries of a FAT directory, read in order. Microsoft, FAT32 File System Specification 1.03, pages 22 to 33.
-struct FATDirectory {
+package struct FATDirectory {
     /// A file or directory.
-    struct Entry {
+    package struct Entry {
         /// Its long name where it has one, safe to print.
-        var name: String
-        var isDirectory: Bool
+        package var name: String
+        package var isDirectory: Bool
         /// DIR_FstClusHI and LO; 0 for an empty file.
-        var cluster: UInt32
+        package var cluster: UInt32
         /// DIR_FileSize, bytes.
-        var size: UInt32
+        package var size: UInt32
+        /// DIR_Attr.
+        package var attributes: UInt8
+
+        /// An entry.
+        package init(name: String, isDirectory: Bool, cluster: UInt32, size: UInt32, attributes: UInt8 = 0) {
+            self.name = name
+            self.isDirectory = isDirectory
+            self.cluster = cluster
+            self.size = size
+            self.attributes = attributes
+        }
     }
 
     private var long: [[UInt16]] = []
     private var longSum: UInt8 = 0
     /// Whether the entry that ends the directory was met.
-    private(set) var hasEnded = false
+    package private(set) var hasEnded = false
+
+    /// A directory of which nothing was read.
+    package init() {}
 
     /// Hands the entries in `bytes` (the directory's next cluster) to `body` until that returns false.
-    mutating func read(_ bytes: [UInt8], is32: Bool, _ body: (Entry) -> Bool) {
+    package mutating func read(_ bytes: [UInt8], is32: Bool, _ body: (Entry) -> Bool) {
         var offset = 0
         while offset + 32 <= bytes.count, !hasEnded {
             let raw = Array(bytes[offset..<offset + 32])
@@ -51,7 +65,7 @@ struct FATDirectory {
             else { continue }
             let entry = Entry(
                 name: name(raw), isDirectory: attributes & 0x10 != 0,
-                cluster: UInt32(low) | (is32 ? UInt32(high & 0x0FFF) << 16 : 0), size: size)
+                cluster: UInt32(low) | (is32 ? UInt32(high & 0x0FFF) << 16 : 0), size: size, attributes: attributes)
             if !body(entry) { return }
         }
     }

@@ -2,12 +2,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import BinaryFields
-import Blocks
+package import Blocks
 import Geometry
 
 /// A file allocation table read entry by entry, with the pages last used kept. A cluster that is free in one copy, or
 /// whose entry cannot be read there, is looked up in the other.
-final class FATTable {
+package final class FATTable {
     private let volume: any BlockSource
     private let boot: FATBootSector
     private let copies: [UInt64]
@@ -20,7 +20,7 @@ final class FATTable {
     /// Pages kept: 24 MiB.
     private static let most = 2048
 
-    init(_ volume: any BlockSource, _ boot: FATBootSector) {
+    package init(_ volume: any BlockSource, _ boot: FATBootSector) {
         self.volume = volume
         self.boot = boot
         // FAT32 may name one table as the only one kept up to date.
@@ -56,7 +56,7 @@ final class FATTable {
     }
 
     /// The cluster after `cluster` in its chain; `nil` at the end, and where the chain is broken.
-    func next(_ cluster: UInt32) -> UInt32? {
+    package func next(_ cluster: UInt32) -> UInt32? {
         guard let value = entry(cluster), value >= 2, value < boot.width.bad, UInt64(value) < boot.clusters + 2 else {
             return nil
         }

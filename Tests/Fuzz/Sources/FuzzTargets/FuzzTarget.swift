@@ -38,7 +38,7 @@ public struct FuzzTarget: Sendable {
         .tables, .ext, .fat, .ntfs, .swap, .survey, .structures, .point, .set, .plan, .job, .media, .environment,
         .kernel,
         .names, .xfs, .locked, .protected, .moved, .archive, .catalogue, .btrfs, .exfat, .f2fs, .hfsplus,
-        .lvm, .md, .luks, .efi, .initramfs, .hive,
+        .lvm, .md, .luks, .efi, .initramfs, .hive, .trees, .systemfiles,
     ]
 }
 
