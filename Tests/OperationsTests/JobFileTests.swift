@@ -119,8 +119,24 @@ import Testing
     }
 
     @Test(arguments: [
-        "size: {'2': '10G'}", "drop: [3]", "table: 'gpt'", "firmware: 'uefi'", "ids: 'new'", "resume: true",
+        ("size: {'2': '10G', '1:3': 5}", ["--size=1:3=5", "--size=2=10G"]), ("sizes: {'2': '10G'}", ["--size=2=10G"]),
+        ("size: ['2=10G']", ["--size=2=10G"]), ("drop: [3, '4']", ["--drop=3", "--drop=4"]),
+        ("recreate: 'all'", ["--recreate=all"]), ("table: 'gpt'", ["--table=gpt"]),
+        ("firmware: 'uefi'", ["--firmware=uefi"]), ("ids: 'new'", ["--ids=new"]),
+        ("layout: 'proportional'", ["--layout=proportional"]),
     ])
+    func keysOfTheLayoutAreOptions(key: String, words: [String]) throws {
+        let text = "{relight: 1, steps: [{restore: {from: '/s', to: ['serial:A'], \(key), confirm: true}}]}"
+        let job = try JobFile(parsing: Array(text.utf8), name: "job")
+        #expect(job.steps.first?.arguments == ["restore", "--to=serial:A"] + words + ["--yes", "--", "/s"])
+    }
+
+    @Test(arguments: ["table: 'apm'", "ids: 'other'", "firmware: 'u-boot'", "size: {'2': true}", "drop: [true]"])
+    func wrongValuesOfTheLayoutAreRefused(key: String) throws {
+        #expect(try Self.fault("{restore: {from: '/s', to: ['serial:A'], \(key), confirm: true}}").code == .job)
+    }
+
+    @Test(arguments: ["resume: true"])
     func laterKeysSaySo(key: String) throws {
         let fault = try Self.fault("{restore: {from: '/s', to: ['serial:A'], \(key), confirm: true}}")
         #expect(fault.code == .unsupported)
