@@ -23,12 +23,12 @@ final class PreparedDisk {
     private(set) var claimedFrom = ByteCount.zero
 
     /// Throws `plan.refused` when the source does not hold what the plan was made for.
-    init(_ plan: DiskPlan, _ source: any RestoreSource) throws(Fault) {
+    init(_ plan: DiskPlan, _ restorer: Restorer) throws(Fault) {
         self.plan = plan
         image = if let table = plan.table { try TableWriter.image(of: table) } else { nil }
         var volumes: [(plan: VolumePlan, stream: any RestoreStream)] = []
         for volume in plan.volumes.sorted(by: { $0.target.start < $1.target.start }) {
-            let stream = try PreparedDisk.content(of: volume, plan, source)
+            let stream = try PreparedDisk.content(of: volume, plan, restorer)
             guard stream.used.end <= volume.target.length else {
                 throw Fault(
                     .planRefused,
@@ -39,13 +39,13 @@ final class PreparedDisk {
             volumes.append((volume, stream))
         }
         self.volumes = volumes
-        outside = try source.stream(disk: plan.sourceIndex, volume: nil)
+        outside = try restorer.source.stream(disk: plan.sourceIndex, volume: nil)
     }
 
     /// What is written to the place of `volume`. Throws `plan.refused` when the source does not hold what the plan was made
     /// for, and `unsupported` for what this executor does not do.
     static func content(
-        of volume: VolumePlan, _ plan: DiskPlan, _ source: any RestoreSource
+        of volume: VolumePlan, _ plan: DiskPlan, _ restorer: Restorer
     ) throws(Fault) -> any RestoreStream {
         guard volume.treatment == .copy else {
             throw Fault(
@@ -54,7 +54,7 @@ final class PreparedDisk {
                     "The plan asks for \(Restorer.name(volume)) to be made smaller or anew; this version copies volumes as "
                     + "they are.", place: plan.target.path, remedy: "Make another plan: `relight plan`.")
         }
-        let stream = try source.stream(disk: plan.sourceIndex, volume: volume.sourceNumber)
+        let stream = try restorer.source.stream(disk: plan.sourceIndex, volume: volume.sourceNumber)
         guard stream.length == volume.source.length else {
             throw Fault(
                 .planRefused,

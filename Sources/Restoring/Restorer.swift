@@ -36,7 +36,7 @@ public struct Restorer: Sendable {
         var ready: [PreparedDisk] = []
         for disk in plan.disks {
             for volume in disk.volumes { try FilesystemTools.tool(for: volume.kind)?.require(growing: volume.grows) }
-            ready.append(try PreparedDisk(disk, source))
+            ready.append(try PreparedDisk(disk, self))
         }
         for disk in ready { try Restorer.checkPin(disk.plan.target) }
         for disk in ready { try disk.claim() }
