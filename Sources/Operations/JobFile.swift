@@ -396,7 +396,9 @@ private struct JobReader {
         if keys["plan"] != nil {
             problem("\"plan\" cannot be used in a job of this version: name the target with \"to\".")
         }
-        let words = options(keys, JobOption.restore, besides: ["from", "to", "confirm", "plan"])
+        var words = options(keys, JobOption.restore, besides: ["from", "to", "confirm", "plan"])
+        // A job cannot be asked whether a disk that is still attached will be detached: who confirms it has decided that.
+        if keys["ids"] == nil { words.append("--ids=keep") }
         let set = place(keys["from"], "from")
         var targets: [String] = []
         var mappings: [String] = []

@@ -791,6 +791,7 @@ struct DiskPlanner {
             }
         }
         plan.volumes.sort { $0.number < $1.number }
+        table.partitions.sort { $0.number < $1.number }
         bootFindings(boot, kind, old, table)
         if request.wishes.ids == .new { table = renewed(table, &ids) }
         plan.table = table

@@ -34,7 +34,10 @@ import Testing
             job.steps.map(\.arguments) == [
                 ["backup", "--to=label:BACKUPS/sets/web01", "--name=web01", "--", "serial:OLD1"],
                 ["verify", "--quick", "--", "label:BACKUPS/sets/web01"],
-                ["restore", "--to=serial:NEW1", "--layout=proportional", "--yes", "--", "label:BACKUPS/sets/web01"],
+                [
+                    "restore", "--to=serial:NEW1", "--layout=proportional", "--ids=keep", "--yes", "--",
+                    "label:BACKUPS/sets/web01",
+                ],
                 ["sync"],
             ])
         #expect(job.disks == ["serial:OLD1", "serial:NEW1"])
@@ -58,7 +61,8 @@ import Testing
         (
             "{restore: {from: '/s@latest', to: [{disk: 'wwn:0x5', source: 'sda'}, 'size:1000=sdb'], noRepair: true, noAdapt: true, confirm: true}}",
             [
-                "restore", "--to=wwn:0x5=sda", "--to=size:1000=sdb", "--no-adapt", "--no-repair", "--yes", "--",
+                "restore", "--to=wwn:0x5=sda", "--to=size:1000=sdb", "--no-adapt", "--no-repair", "--ids=keep", "--yes",
+                "--",
                 "/s@latest",
             ]
         ),
@@ -128,7 +132,8 @@ import Testing
     func keysOfTheLayoutAreOptions(key: String, words: [String]) throws {
         let text = "{relight: 1, steps: [{restore: {from: '/s', to: ['serial:A'], \(key), confirm: true}}]}"
         let job = try JobFile(parsing: Array(text.utf8), name: "job")
-        #expect(job.steps.first?.arguments == ["restore", "--to=serial:A"] + words + ["--yes", "--", "/s"])
+        let ids = key.hasPrefix("ids") ? [] : ["--ids=keep"]
+        #expect(job.steps.first?.arguments == ["restore", "--to=serial:A"] + words + ids + ["--yes", "--", "/s"])
     }
 
     @Test(arguments: ["table: 'apm'", "ids: 'other'", "firmware: 'u-boot'", "size: {'2': true}", "drop: [true]"])

@@ -161,6 +161,41 @@ import Testing
         return result
     }
 
+    /// Other tables and other sectors: the plans can be carried out, whatever the layout.
+    @Test func manyConversionsCanBeWritten() {
+        let seed: UInt64 = 77
+        var generator = Generator(random: Seeded(seed))
+        var planned = 0
+        for turn in 0..<3000 {
+            let source = generator.disk()
+            let sectors = source.size.bytes / 512
+            let isLarge = generator.number(0...2) == 0
+            let size: SectorSize = isLarge ? .s4096 : .s512
+            let target = generator.number(sectors / 2...sectors * 2) * 512 / UInt64(size.bytes)
+            let layout = [nil, LayoutMode.keep, .proportional, .fill][Int(generator.number(0...3))]
+            let drop = source.volumes.count > 1 && generator.number(0...2) == 0 ? source.volumes.first?.number : nil
+            let request = Made.request(
+                source, targetSectors: target, layout, sectorSize: size, abilities: .all
+            ) { wishes in
+                wishes.table = turn % 4 == 0 ? .auto : source.table?.kind == .mbr ? .gpt : .mbr
+                wishes.recreatesAll = true
+                wishes.ids = turn % 2 == 0 ? .new : nil
+                wishes.drop = drop.flatMap { PartName("\($0)") }.map { [$0] } ?? []
+            }
+            guard let plan = try? Planner.plan(request) else { continue }
+            planned += 1
+            do {
+                try plan.requireSound()
+            } catch { Issue.record("seed \(seed), turn \(turn): \(error)") }
+            let disk = plan.disks[0]
+            let kept = Set(source.volumes.map(\.number)).subtracting(disk.dropped)
+            if Set(disk.volumes.map(\.sourceNumber)) != kept { Issue.record("turn \(turn): a volume is lost") }
+            let places = disk.volumes.sorted { $0.target.start < $1.target.start }.map(\.source.start)
+            if places != places.sorted() { Issue.record("turn \(turn): another order") }
+        }
+        #expect(planned > 500, "\(planned)")
+    }
+
     /// No overlap, order and numbers kept, nothing below its least, what moves is aligned, everything inside the usable
     /// range, deterministic, the same on an equal disk; a larger target never adds a refusal and never makes a volume
     /// smaller.
@@ -197,7 +232,14 @@ import Testing
             counts[one == nil ? "refused" : "planned", default: 0] += 1
             if let one {
                 for what in RandomLayoutTests.broken(one.disks[0], source, request(first)) { fail(what) }
-                if turn % 16 == 0, (try? Planner.plan(request(first))) != one { fail("not the same again") }
+                if turn % 16 == 0 {
+                    if (try? Planner.plan(request(first))) != one { fail("not the same again") }
+                    // The order things are told in does not matter.
+                    var shuffled = request(first)
+                    shuffled.assignments[0].source.volumes.reverse()
+                    shuffled.assignments[0].source.table?.partitions.shuffle(using: &generator.random)
+                    if (try? Planner.plan(shuffled))?.disks != one.disks { fail("another plan in another order") }
+                }
                 if first == sectors, layout != .fill, one.disks[0].table != source.table { fail("not as it was") }
                 guard let two else {
                     fail("refused on a larger target (\(second))")
@@ -212,7 +254,7 @@ import Testing
                 }
             }
         }
-        print("random layouts: seed \(seed): \(counts.sorted { $0.key < $1.key })")
+        print("random layouts, seed \(seed): \(counts.sorted { $0.key < $1.key })")
         #expect(counts["shrunk"] ?? 0 > 1000 && counts["planned"] ?? 0 > 10_000, "\(counts)")
     }
 }

@@ -378,6 +378,27 @@ extension DiskPlan {
         }
     }
 
+    @Test func aDiskWithoutATableShrinksAsAWhole() throws {
+        var source = DiskModel(
+            path: "/dev/whole", size: .mebibytes(1000), sectorSize: .s512,
+            volumes: [
+                VolumeModel(
+                    number: 0, extent: Extent(from: .zero, to: .mebibytes(1000)), kind: .ext4,
+                    blockSize: ByteCount(4096),
+                    used: .mebibytes(50), minimum: .mebibytes(100), minimumIs: "measured")
+            ])
+        let smaller = try Made.plan(source, 400).disks[0]
+        #expect(smaller.volumes[0].treatment == .shrink(to: .mebibytes(400), by: "resize2fs"))
+        #expect(smaller.table == nil && smaller.free == .zero)
+        #expect(try Made.plan(source, 2000, .fill).disks[0].volumes[0].grows)
+        #expect(try !Made.plan(source, 2000).disks[0].volumes[0].grows)
+        #expect(try Made.plan(source, 1000, nil, .s4096).disks[0].volumes[0].treatment == .copy)
+        #expect(Made.codes { () throws(PlanRefusal) in try Made.plan(source, 90) } == [.targetTooSmall])
+        source.volumes[0].minimum = nil
+        #expect(
+            Made.codes { () throws(PlanRefusal) in try Made.plan(source, 400) } == [.targetTooSmall, .cannotShrink])
+    }
+
     @Test func oneVolumeIntoAPartitionLeavesTheRestAlone() throws {
         let target = Made.disk(
             .gpt, 50_000,
