@@ -15,7 +15,7 @@ extension Planner {
         /// What is restored, left out, and known of each layer.
         var seen: [LayerMember: (restored: Int, left: [String])] = [:]
         for assignment in request.assignments {
-            let dropped = Set(disks.first { $0.sourceIndex == assignment.sourceIndex }?.dropped ?? [])
+            let dropped = Set(disks.first { $0.sourceIndex == assignment.sourceIndex }?.dropped.map(\.number) ?? [])
             for volume in assignment.source.volumes {
                 guard let member = volume.memberOf, member.members.count + member.missing > 1 else { continue }
                 if dropped.contains(volume.number) {

@@ -22,7 +22,8 @@ struct BootFacts {
 
     init(_ disk: DiskModel, _ roles: [(role: PartitionRole, partition: Partition, content: ContentKind?)]) {
         let sector0 = disk.table?.sector0.bytes ?? []
-        let hasCode = sector0.prefix(440).contains { $0 != 0 }
+        // Code begins with a jump; what begins with zeros is no code.
+        let hasCode = sector0.count >= 512 && (sector0[0] != 0 || sector0[1] != 0 || sector0[2] != 0)
         isGRUB = sector0.count >= 512 && sector0[0x180..<0x185].elementsEqual("GRUB ".utf8)
         hasESP = roles.contains { $0.role == .esp }
         hasBIOSBoot = roles.contains { $0.role == .biosBoot }

@@ -495,12 +495,17 @@ struct DiskPlanner {
             let volume = volumes[partition.number]
             let role = PartitionRole(partition, content: volume?.kind)
             roles.append((role, partition, volume?.kind))
+            func leaveOut(_ reason: String) {
+                let name = volume?.label ?? (partition.name.isEmpty ? volume?.kind.rawValue ?? "-" : partition.name)
+                plan.dropped.append(
+                    DroppedPart(number: partition.number, source: extent, name: name, reason: reason))
+            }
             if wishes.drop.contains(partition.number) {
-                plan.dropped.append(partition.number)
+                leaveOut("left out as asked for")
                 continue
             }
             if converts, kind == .mbr, role == .msr || role == .biosBoot {
-                plan.dropped.append(partition.number)
+                leaveOut("left out: it means nothing in an MBR")
                 note(
                     .notice, "partition.not-needed",
                     "Its content (\(role.reason ?? "")) means nothing in an MBR: it is "
@@ -611,6 +616,9 @@ struct DiskPlanner {
                 result = identity
             } else {
                 placement = solved
+                if layout == nil, zip(solved.lengths, arrangement.slots).contains(where: { $0.0 < $0.1.length }) {
+                    plan.layout = .proportional
+                }
                 do {
                     result = try assemble(parts, solved, made, table, bracketed, &ids)
                 } catch {
@@ -793,12 +801,12 @@ struct DiskPlanner {
         plan.volumes.sort { $0.number < $1.number }
         table.partitions.sort { $0.number < $1.number }
         bootFindings(boot, kind, old, table)
-        if request.wishes.ids == .new { table = renewed(table, &ids) }
+        if request.wishes.ids == .new { table = renewed(table, wasGPT: old.kind == .gpt, &ids) }
         plan.table = table
         if kind == old.kind, sector == source.sectorSize { plan.gap = gap(old, table) }
         let end = table.partitions.compactMap { $0.extent(sector)?.end.bytes }.max() ?? 0
         plan.free = ByteCount(usableEnd > end ? usableEnd - end : 0)
-        plan.dropped.sort()
+        plan.dropped.sort { $0.number < $1.number }
         nothingGrows()
         if kind == .mbr, target.size.bytes / UInt64(sector.bytes) > 1 << 32,
             request.wishes.layout == .fill || request.wishes.layout == .proportional
@@ -898,10 +906,13 @@ struct DiskPlanner {
     // MARK: - Identifiers
 
     /// The table with identifiers of its own.
-    private mutating func renewed(_ table: PartitionTable, _ ids: inout IDSource) -> PartitionTable {
+    private mutating func renewed(
+        _ table: PartitionTable, wasGPT: Bool, _ ids: inout IDSource
+    ) -> PartitionTable {
         var table = table
         let by = "the new partition table"
-        if let old = table.gpt?.diskGUID, let new = GUID(bytes: ids.bytes()) {
+        // What was an MBR had no others.
+        if wasGPT, let old = table.gpt?.diskGUID, let new = GUID(bytes: ids.bytes()) {
             table.gpt?.diskGUID = new
             plan.ids.append(IDChange(what: "disk GUID", old: old.description, new: new.description, by: by))
         }
@@ -915,7 +926,7 @@ struct DiskPlanner {
             plan.ids.append(
                 IDChange(what: "MBR disk signature", old: old, new: TableLayout.signature(table), by: by))
         }
-        for index in table.partitions.indices {
+        for index in table.partitions.indices where wasGPT {
             guard let old = table.partitions[index].guid, let new = GUID(bytes: ids.bytes()) else { continue }
             table.partitions[index].guid = new
             plan.ids.append(
@@ -933,12 +944,11 @@ struct DiskPlanner {
             guard let model = source.volumes.first(where: { $0.number == volume.sourceNumber }), let uuid = model.uuid,
                 !uuid.isEmpty
             else { continue }
-            let place = volume.number == 0 ? target.path : "\(target.path):\(volume.number)"
             plan.ids.append(
                 IDChange(
                     what: "\(model.kind.rawValue) in \(volume.number == 0 ? "the disk" : "partition \(volume.number)")",
                     old: uuid, new: nil,
-                    by: model.kind.newIdentifierCommand?.replacing("DEVICE", with: place) ?? "no program is known"))
+                    by: model.kind.newIdentifierCommand ?? "no program is known"))
         }
         if plan.ids.contains(where: { $0.new == nil }) {
             note(

@@ -121,10 +121,12 @@ extension DiskPlan {
         var lines: [String] = []
         let name = [target.model, target.serial.map { "serial \($0)" }].compactMap { $0 }.joined(separator: ", ")
         lines.append("From \(sourcePath) (\(sourceSize)), as it was imaged:")
-        let before = volumes.map {
-            DiskPicture.Part(
-                $0.source, DiskPicture.words($0.sourceNumber, $0.label ?? $0.kind.rawValue, $0.source.length))
-        }
+        let before =
+            volumes.map {
+                DiskPicture.Part(
+                    $0.source, DiskPicture.words($0.sourceNumber, $0.label ?? $0.kind.rawValue, $0.source.length))
+            }
+            + dropped.map { DiskPicture.Part($0.source, DiskPicture.words($0.number, $0.name, $0.source.length)) }
         lines += DiskPicture.draw(before, size: sourceSize, columns: columns)
         let how =
             keeps == nil
@@ -133,7 +135,6 @@ extension DiskPlan {
         lines += DiskPicture.draw(picture, size: target.size, columns: columns)
         lines.append("")
         lines += table(columns)
-        if !dropped.isEmpty { lines.append("Left out: \(dropped.map { "partition \($0)" }.joined(separator: ", ")).") }
         for volume in volumes {
             for case .bootRepair(let what) in volume.fixUps { lines.append("Partition \(volume.number): \(what)") }
         }
@@ -196,6 +197,9 @@ extension DiskPlan {
             }
         }
         for row in rows.sorted(by: { $0.number < $1.number }) { table.add(row.cells) }
+        for part in dropped {
+            table.add(["(\(part.number))", "-", part.name, "-", "\(part.source.length)", "-", "-", part.reason])
+        }
         if free >= .mebibytes(1) { table.add(["-", "free", "-", "-", "-", "\(free)", "-", "not used by this layout"]) }
         return table.lines
     }
@@ -205,7 +209,7 @@ extension DiskPlan {
         return [""]
             + ids.map { change in
                 change.new.map { "New \(change.what): \($0) (was \(change.old)), by \(change.by)" }
-                    ?? "Left: \(change.what) keeps \(change.old); to change it: \(change.by)"
+                    ?? "Left: \(change.what) keeps \(change.old); to change it, with its node as DEVICE: \(change.by)"
             }
     }
 }

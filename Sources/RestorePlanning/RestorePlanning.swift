@@ -147,6 +147,18 @@ extension VolumePlan: Codable {
     }
 }
 
+/// A partition of the source that is left out.
+public struct DroppedPart: Hashable, Sendable, Codable {
+    /// Its number there.
+    public var number: Int
+    /// Where it lay.
+    public var source: Extent
+    /// What the reader knows it by.
+    public var name: String
+    /// Why.
+    public var reason: String
+}
+
 /// What happens to one target disk.
 public struct DiskPlan: Hashable, Sendable {
     /// Which of the point's disks, counted from 0.
@@ -170,8 +182,8 @@ public struct DiskPlan: Hashable, Sendable {
     public var gap: Extent?
     /// The volumes.
     public var volumes: [VolumePlan]
-    /// Partitions of the source that are left out, by their numbers there.
-    public var dropped: [Int]
+    /// Partitions of the source that are left out.
+    public var dropped: [DroppedPart]
     /// Identifiers that change, or ought to.
     public var ids: [IDChange]
     /// Room behind the last partition that stays free.
@@ -210,7 +222,7 @@ extension DiskPlan: Codable {
         keeps = try fields.decodeIfPresent(PartitionTable.self, forKey: .keeps)
         gap = try fields.decodeIfPresent(Extent.self, forKey: .gap)
         volumes = try fields.decode([VolumePlan].self, forKey: .volumes)
-        dropped = try fields.decodeIfPresent([Int].self, forKey: .dropped) ?? []
+        dropped = try fields.decodeIfPresent([DroppedPart].self, forKey: .dropped) ?? []
         ids = try fields.decodeIfPresent([IDChange].self, forKey: .ids) ?? []
         free = try fields.decode(ByteCount.self, forKey: .free)
         // Format 1 meant without saying it that boot sectors of what moves are mended.

@@ -60,7 +60,7 @@ import Testing
         source.volumes[3].kind = .ext4
         let disk = try Made.plan(source, 21_600) { $0.table = .mbr }.disks[0]
         let table = try #require(disk.table)
-        #expect(table.kind == .mbr && table.partitions.map(\.number) == [1, 3, 4] && disk.dropped == [2])
+        #expect(table.kind == .mbr && table.partitions.map(\.number) == [1, 3, 4] && disk.dropped.map(\.number) == [2])
         #expect(table.partitions.map(\.type.description) == ["0xef", "0x83", "0x27"])
         #expect(table.partitions.allSatisfy { $0.guid == nil && $0.name.isEmpty })
         _ = try TableWriter.image(of: table)

@@ -188,7 +188,7 @@ import Testing
                 try plan.requireSound()
             } catch { Issue.record("seed \(seed), turn \(turn): \(error)") }
             let disk = plan.disks[0]
-            let kept = Set(source.volumes.map(\.number)).subtracting(disk.dropped)
+            let kept = Set(source.volumes.map(\.number)).subtracting(disk.dropped.map(\.number))
             if Set(disk.volumes.map(\.sourceNumber)) != kept { Issue.record("turn \(turn): a volume is lost") }
             let places = disk.volumes.sorted { $0.target.start < $1.target.start }.map(\.source.start)
             if places != places.sorted() { Issue.record("turn \(turn): another order") }
