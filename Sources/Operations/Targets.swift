@@ -289,6 +289,7 @@ enum VisibleIDs {
             result.append(
                 VisibleID(
                     id: uuid, what: "\(volume.identity.kind) on \(volume.path)", disk: disk.path,
+                    partition: disk.partitions.first { $0.path == volume.path }?.number,
                     isVirtual: disk.bus == "loop"))
         }
         return result

@@ -54,7 +54,11 @@ extension Planner {
         let targets = Set(disks.filter { $0.keeps == nil }.map(\.target.path))
         var visible: [String: VisibleID] = [:]
         for id in request.visible where !targets.contains(id.disk) && visible[id.id]?.isVirtual != false {
-            visible[id.id] = id
+            // What a volume is restored over goes away.
+            let isReplaced = disks.contains { disk in
+                disk.target.path == id.disk && id.partition != nil && disk.volumes.first?.number == id.partition
+            }
+            if !isReplaced { visible[id.id] = id }
         }
         var planned: [String: String] = [:]
         for (assignment, disk) in zip(request.assignments, disks) {

@@ -101,14 +101,17 @@ public struct VisibleID: Hashable, Sendable {
     public var what: String
     /// The disk.
     public var disk: String
+    /// The partition whose content it identifies; `nil` for the table's.
+    public var partition: Int?
     /// Whether it is a loop device or the like, which firmware and Windows never see.
     public var isVirtual: Bool
 
     /// An identifier.
-    public init(id: String, what: String, disk: String, isVirtual: Bool = false) {
+    public init(id: String, what: String, disk: String, partition: Int? = nil, isVirtual: Bool = false) {
         self.id = id.lowercased()
         self.what = what
         self.disk = disk
+        self.partition = partition
         self.isVirtual = isVirtual
     }
 }

@@ -256,6 +256,19 @@ struct LayoutTests {
         #expect(try sha256(target) == before)
     }
 
+    @Test func twoVolumesGoIntoTwoPartitionsOfOneDisk() throws {
+        let target = try garbage("target.img", "134217728")
+        try scratch.sh(
+            "printf 'label: dos\\nstart=2048, size=40960\\nstart=43008, size=122880\\n' | sfdisk -q --wipe=never target.img"
+        )
+        try restore(samples.set, "--to", "\(target):1=2", "--to", "\(target):2=1:4")
+        try samples.expectFAT(in: target, at: 2048 * 512, size: 8 << 20)
+        try samples.expectTree(in: target, at: 43008 * 512, size: 40 << 20)
+        try Program.mustFail(
+            ["restore", samples.set, "--to", "\(target):1=2", "--to", "\(target):1=4", "--yes"], status: 4,
+            code: "plan.refused", saying: ["target of two"])
+    }
+
     @Test func aNeighbourMayBeMounted() throws {
         let target = try scratch.file("target.img", "128M")
         try scratch.sh(

@@ -425,5 +425,13 @@ extension DiskPlan {
         #expect(Made.codes { () throws(PlanRefusal) in try plan(3, 2) } == [.missing])
         #expect(Made.codes { () throws(PlanRefusal) in try plan(9, 1) } == [.missing])
         try plan(3, 7).requireSound()
+        // What it is restored over has the same identifier, as a rule; another partition must not.
+        var request = Made.request(Made.windowsDisk, targetSectors: 50_000 * 2048, nil, abilities: .all)
+        let table = try #require(target.table)
+        request.assignments[0].part = Planner.Part(source: 3, target: 7, table: table)
+        request.visible = [VisibleID(id: "uuid-3", what: "ntfs", disk: "/dev/target", partition: 7)]
+        #expect(Made.codes { () throws(PlanRefusal) in try Planner.plan(request) }.isEmpty)
+        request.visible[0].partition = 1
+        #expect(Made.codes { () throws(PlanRefusal) in try Planner.plan(request) } == [.idCollision])
     }
 }
