@@ -15,12 +15,10 @@ public import Restoring
 import Synchronization
 import Threads
 
-extension LayoutMode: ExpressibleByArgument {
-    /// Those this version has.
-    public static var allValueStrings: [String] {
-        allCases.filter { $0 != .proportional }.map(\.rawValue)
-    }
-}
+extension LayoutMode: ExpressibleByArgument {}
+extension TableWish: ExpressibleByArgument {}
+extension FirmwareWish: ExpressibleByArgument {}
+extension IDWish: ExpressibleByArgument {}
 extension OnDamage: ExpressibleByArgument {}
 extension ReadBack: ExpressibleByArgument {}
 
@@ -28,15 +26,49 @@ extension ReadBack: ExpressibleByArgument {}
 struct TargetOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "A target disk (repeatable); DISK=N sends the point's disk number N there.", valueName: "disk"))
+            """
+            A target disk (repeatable). DISK=N sends the point's disk number N there. DISK:P=V puts volume V of the point \
+            into partition P and leaves the rest of the disk alone.
+            """, valueName: "disk"))
     var to: [String] = []
     @Option(
         help: """
-            keep: same starts and sizes, the rest free. exact: table and offsets as they were. fill: the last ext volume \
-            takes all extra room.
+            keep: same starts and sizes, the rest free. fill: the last volume that can grow takes all extra room. \
+            proportional: what can be resized is scaled. exact: table and offsets as they were. (default: keep, and \
+            proportional where that does not fit)
             """)
     var layout: LayoutMode?
+    @Option(
+        help: ArgumentHelp(
+            "Size of a partition, such as 2=40G (repeatable); it is then not scaled.", valueName: "part=size"))
+    var size: [String] = []
+    @Option(help: ArgumentHelp("Leave a partition out (repeatable).", valueName: "part")) var drop: [String] = []
+    @Option(
+        help: ArgumentHelp(
+            """
+            A partition whose filesystem may be made anew and its files be copied, where it can be neither shrunk nor kept \
+            (repeatable); or all.
+            """, valueName: "part"))
+    var recreate: [String] = []
+    @Option(help: "Partition table: auto (the kind it was), mbr or gpt.") var table = TableWish.auto
+    @Option(
+        help: """
+            Firmware that is to start it: auto (as before), bios or uefi; what could not be started is refused.
+            """)
+    var firmware = FirmwareWish.auto
+    @Option(
+        help: """
+            keep: identifiers of disk and partitions stay, even where an attached disk has the same. new: they get new ones, \
+            and what is left to change is listed. (default: keep, refused where an attached disk has the same)
+            """)
+    var ids: IDWish?
     @OptionGroup var disks: DiskOptions
+
+    /// Whether anything but the target is asked for.
+    var isPlain: Bool {
+        to.isEmpty && layout == nil && size.isEmpty && drop.isEmpty && recreate.isEmpty && table == .auto
+            && firmware == .auto && ids == nil
+    }
 
     func request() throws(Fault) -> PlanRequest {
         guard !to.isEmpty else {
@@ -44,7 +76,42 @@ struct TargetOptions: ParsableArguments {
                 .usage, what: "No target disk is named.",
                 remedy: "Name one with `--to DISK`; `relight disks` lists the disks of this machine.")
         }
-        return PlanRequest(targets: to, layout: layout, fileSectorSize: try disks.size())
+        return PlanRequest(targets: to, wishes: try wishes(), fileSectorSize: try disks.size())
+    }
+
+    private func wishes() throws(Fault) -> PlanWishes {
+        func part(_ text: String, _ option: String) throws(Fault) -> PartName {
+            guard let name = PartName(text) else {
+                throw Fault(
+                    .usage, what: "\"\(text)\" names no part.", place: option,
+                    remedy: "Write the partition's number, or DISK:NUMBER; `relight show` lists them.")
+            }
+            return name
+        }
+        var wishes = PlanWishes(layout: layout)
+        for text in size {
+            guard let sign = text.lastIndex(of: "="),
+                let bytes = SizeText.parse(String(text[text.index(after: sign)...])),
+                bytes > .zero
+            else {
+                throw Fault(
+                    .usage, what: "\"\(text)\" is no part and size.", place: "--size",
+                    remedy: "Write PART=SIZE, such as 2=40G or 1:2=512M.")
+            }
+            wishes.sizes.append(SizeWish(part: try part(String(text[..<sign]), "--size"), size: bytes))
+        }
+        for text in drop { wishes.drop.append(try part(text, "--drop")) }
+        for text in recreate {
+            if text == "all" {
+                wishes.recreatesAll = true
+            } else {
+                wishes.recreate.append(try part(text, "--recreate"))
+            }
+        }
+        wishes.table = table
+        wishes.firmware = firmware
+        wishes.ids = ids
+        return wishes
     }
 }
 
@@ -66,7 +133,20 @@ struct PlanCommand: ParsableCommand {
         discussion: """
             The plan is printed as a picture before and after, to scale, and as a table with the reason of each decision. \
             With -o it is also stored; `relight restore --plan FILE` carries exactly that plan out, and refuses when the \
-            target is another disk than the one it was made for.
+            target is another disk than the one it was made for. When something stands in the way, every reason is listed \
+            with what helps, and the exit code is 4.
+
+              relight plan machines --to /dev/sdb                    the same sizes, the rest free
+              relight plan machines --to /dev/sdb --layout fill      the last volume that can grow takes all extra room
+              relight plan machines --to /dev/sdb --size 2=40G --drop 4
+              relight plan machines --to /dev/sdb --table gpt --firmware uefi
+              relight plan machines@3f2a --to /dev/sda=1 --to /dev/sdb=2
+              relight plan machines --to /dev/sda:3=2                volume 2 into partition 3, the rest left alone
+
+            A part of a disk is named by its number in the recovery point, or DISK:NUMBER where several disks are restored. \
+            Never scaled: EFI system, BIOS boot, reserved, recovery and makers' partitions, swap, volumes of less than 1 GiB \
+            beside larger ones, what nothing is known of, and what other volumes lie in (LVM, LUKS, RAID). Order and numbers \
+            stay; what lies behind a volume that grows moves with it.
             """)
 
     @Argument(help: ArgumentHelp("SET or SET@POINT.", valueName: "set[@point]")) var point: String
@@ -131,10 +211,11 @@ enum PlanFile {
             throw Fault(
                 .usage, what: "This is no restore plan.", place: path, remedy: "Make one with `relight plan -o FILE`.")
         }
-        guard plan.plan == 1 else {
+        guard (1...RestorePlan.format).contains(plan.plan) else {
             throw Fault(
-                .usage, what: "The plan has version \(plan.plan); this program knows version 1.", place: path,
-                remedy: "Make the plan again with this program.")
+                .usage,
+                what: "The plan has version \(plan.plan); this program knows versions 1 to \(RestorePlan.format).",
+                place: path, remedy: "Make the plan again with this program.")
         }
         try plan.requireSound()
         return plan
@@ -152,6 +233,7 @@ struct RestoreCommand: ParsableCommand {
             leaves a disk without a table.
 
               relight restore /mnt/usb/machines --to /dev/sdb
+              relight restore --plan plan.json --yes
               relight restore label:BACKUPS/web01@3f2a --to serial:NEW1 --layout fill --yes
 
             Boot repair and adaptation to other hardware are not in this version: --no-repair and --no-adapt say nothing \
@@ -182,10 +264,10 @@ struct RestoreCommand: ParsableCommand {
                 .usage, what: "Name either a recovery point or a stored plan.",
                 remedy: "`relight restore SET --to DISK`, or `relight restore --plan FILE`.")
         }
-        guard stored == nil || (targets.to.isEmpty && targets.layout == nil) else {
+        guard stored == nil || targets.isPlain else {
             throw Fault(
                 .usage, what: "A stored plan has its targets and its layout in it.",
-                remedy: "Leave out --to and --layout, or make another plan with `relight plan`.")
+                remedy: "Leave out --to, --layout and the like, or make another plan with `relight plan`.")
         }
         let name = try SetLocation(stored.map { "\($0.set)@\($0.point)" } ?? point ?? "")
         let opened = try OpenedSet(name.set, also: (stored?.also ?? []) + places.also, keys: key.ring())
@@ -254,12 +336,16 @@ struct RestoreCommand: ParsableCommand {
         }
         for disk in plan.disks {
             let pin = disk.target
+            let lost =
+                disk.keeps == nil
+                ? "Everything on \(pin.path)"
+                : "Everything in partition \(disk.volumes.first?.number ?? 0) of \(pin.path)"
             let wanted = pin.serial ?? "\(pin.size.bytes)"
             let what = pin.serial == nil ? "size in bytes (\(wanted))" : "serial number (\(wanted))"
             let answer: String?
             do throws(Fault) {
                 answer = try Terminal.line(
-                    "Everything on \(pin.path) will be lost, and recovery point \(point.title) be written to it.\n"
+                    "\(lost) will be lost, and recovery point \(point.title) be written to it.\n"
                         + "Type its \(what) and press Enter to go on:")
             } catch {
                 var fault = error

@@ -212,14 +212,19 @@ private struct JobOption {
         case flag
         /// A list, or one, of strings or whole numbers; each gives the option once.
         case list
+        /// An object of parts and values, or a list of `PART=VALUE`; each member gives the option once.
+        case map
         /// An option of a later version: known, so that the message can say so.
         case later
     }
     var key: String
     var kind: Kind
+    /// The option where it is not called like the key.
+    var word: String?
 
     /// `onReadError` is `--on-read-error`.
     var option: String {
+        if let word { return word }
         var result = "--"
         for character in key {
             if character.isUppercase { result.append("-") }
@@ -279,9 +284,11 @@ private struct JobOption {
     ]
     static let restore = [
         JobOption(key: "layout", kind: .choice(["exact", "keep", "proportional", "fill"])),
-        JobOption(key: "size", kind: .later), JobOption(key: "drop", kind: .later),
-        JobOption(key: "table", kind: .later), JobOption(key: "firmware", kind: .later),
-        JobOption(key: "ids", kind: .later), JobOption(key: "resume", kind: .later),
+        JobOption(key: "size", kind: .map), JobOption(key: "sizes", kind: .map, word: "--size"),
+        JobOption(key: "drop", kind: .list), JobOption(key: "recreate", kind: .list),
+        JobOption(key: "table", kind: .choice(["auto", "mbr", "gpt"])),
+        JobOption(key: "firmware", kind: .choice(["auto", "bios", "uefi"])),
+        JobOption(key: "ids", kind: .choice(["keep", "new"])), JobOption(key: "resume", kind: .later),
         JobOption(key: "noRepair", kind: .flag), JobOption(key: "noAdapt", kind: .flag),
         JobOption(key: "readBack", kind: .choice(["full", "off"])),
         JobOption(key: "onDamage", kind: .choice(["fail", "skip"])), JobOption(key: "passphraseFile", kind: .text),
@@ -389,7 +396,9 @@ private struct JobReader {
         if keys["plan"] != nil {
             problem("\"plan\" cannot be used in a job of this version: name the target with \"to\".")
         }
-        let words = options(keys, JobOption.restore, besides: ["from", "to", "confirm", "plan"])
+        var words = options(keys, JobOption.restore, besides: ["from", "to", "confirm", "plan"])
+        // A job cannot be asked whether a disk that is still attached will be detached: who confirms it has decided that.
+        if keys["ids"] == nil { words.append("--ids=keep") }
         let set = place(keys["from"], "from")
         var targets: [String] = []
         var mappings: [String] = []
@@ -516,6 +525,18 @@ private struct JobReader {
                 }
             case .list:
                 for text in texts(value, key) ?? [] { words.append("\(option.option)=\(text)") }
+            case .map:
+                guard case .object(let fields) = value else {
+                    for text in texts(value, key) ?? [] { words.append("\(option.option)=\(text)") }
+                    continue
+                }
+                for (part, size) in fields.sorted(by: { $0.key < $1.key }) {
+                    guard let text = text(size) else {
+                        problem("\"\(key)\" holds something that is not a string.")
+                        continue
+                    }
+                    if check(part, key), check(text, key) { words.append("\(option.option)=\(part)=\(text)") }
+                }
             case .later: missingVerbs.append("\(place): \"\(key)\" is not in this version.")
             }
         }

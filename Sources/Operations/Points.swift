@@ -81,14 +81,31 @@ public enum Restore {
     ) throws -> RestorePlan {
         if onDamage == .fail { try set.requireComplete(point) }
         let names = set.place.names
-        let assignments = try request.assignments(point.facts.disks, set: set.place.paths, scan: DiskScan())
+        let scan = DiskScan()
+        let assignments = try request.assignments(point.facts.disks, set: set.place.paths, scan: scan)
+        let isReal = assignments.contains { !$0.target.isVirtual }
+        var random = SystemRandomNumberGenerator()
         var plan = try Planner.plan(
             Planner.Request(
-                set: names.first ?? "", point: point.summary.id, assignments: assignments, layout: request.layout))
+                set: names.first ?? "", point: point.summary.id, assignments: assignments, wishes: request.wishes,
+                abilities: Restorer.abilities, visible: isReal ? VisibleIDs.all(scan) : [],
+                firmware: isReal ? MachineProbe.firmware() : nil, seed: [random.next(), random.next()]))
+        let needs = plan.disks.compactMap { Restore.loopNeeded($0, scan) }
+        if !needs.isEmpty { throw PlanRefusal(needs) }
         if names.count > 1 { plan.also = Array(names.dropFirst()) }
         plan.pointLabel = point.summary.label
         plan.findings += losses(point, plan)
         return plan
+    }
+
+    /// What speaks against growing filesystems in an image file; `nil` when nothing does.
+    private static func loopNeeded(_ disk: DiskPlan, _ scan: DiskScan) -> Fault? {
+        guard disk.volumes.contains(where: \.grows), !LoopDevice.isAvailable,
+            !scan.devices.contains(where: { $0.path == disk.target.path })
+        else { return nil }
+        return Fault(
+            .planRefused, what: "Growing a filesystem inside an image file needs a loop device.",
+            place: disk.target.path, remedy: "Run relight as root, or use `--layout keep`.")
     }
 
     /// What the restored disks will lack: sectors that could not be read, disks that go nowhere.
@@ -125,8 +142,10 @@ public enum Restore {
         for disk in plan.disks {
             try Restorer.checkPin(disk.target)
             let assessor = TargetAssessor(scan: scan, set: set.place.paths, fileSectorSize: disk.target.sectorSize)
-            let now = try assessor.assess(disk.target.path, growing: disk.volumes.contains(where: \.grows))
+            let now = try assessor.assess(
+                disk.target.path, part: disk.keeps == nil ? nil : disk.volumes.first?.number)
             result += now.objections
+            if let need = loopNeeded(disk, scan) { result.append(need) }
             if now.objections.isEmpty, now.holds != disk.overwrites {
                 func words(_ held: [String]) -> String { held.isEmpty ? "nothing" : held.joined(separator: "; ") }
                 result.append(

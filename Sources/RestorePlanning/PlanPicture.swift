@@ -102,33 +102,79 @@ extension RestorePlan {
     }
 }
 
+extension VolumePlan {
+    /// What happens to it, and why it is where it is.
+    fileprivate var words: String {
+        var result = reason
+        switch treatment {
+        case .copy: break
+        case .shrink(let size, let tool): result += "; shrunk to \(size) by \(tool) before it is written"
+        case .recreate(let tool): result += "; made anew by \(tool), files copied"
+        }
+        if grows { result += ", grown" }
+        return result
+    }
+}
+
 extension DiskPlan {
     fileprivate func lines(columns: Int) -> [String] {
         var lines: [String] = []
         let name = [target.model, target.serial.map { "serial \($0)" }].compactMap { $0 }.joined(separator: ", ")
         lines.append("From \(sourcePath) (\(sourceSize)), as it was imaged:")
-        let before = volumes.map {
-            DiskPicture.Part($0.source, DiskPicture.words($0.number, $0.label ?? $0.kind.rawValue, $0.source.length))
+        let before =
+            volumes.map {
+                DiskPicture.Part(
+                    $0.source, DiskPicture.words($0.sourceNumber, $0.label ?? $0.kind.rawValue, $0.source.length))
+            }
+            + dropped.map { DiskPicture.Part($0.source, DiskPicture.words($0.number, $0.name, $0.source.length)) }
+        lines += DiskPicture.draw(before, size: sourceSize, columns: columns)
+        let how =
+            keeps == nil
+            ? "layout \(layout.rawValue)" : "into partition \(volumes.first?.number ?? 0), the rest left as it is"
+        lines.append("To \(target.path) (\(target.size)\(name.isEmpty ? "" : ", \(name)")), \(how):")
+        lines += DiskPicture.draw(picture, size: target.size, columns: columns)
+        lines.append("")
+        lines += table(columns)
+        for volume in volumes {
+            for case .bootRepair(let what) in volume.fixUps { lines.append("Partition \(volume.number): \(what)") }
         }
-        let after = volumes.map {
+        lines += identifiers
+        lines.append("")
+        lines.append(
+            overwrites.isEmpty
+                ? "\(target.path) holds nothing that is recognised; whatever it holds will be lost."
+                : "What is on \(target.path) now will be lost: \(overwrites.joined(separator: "; "))")
+        return lines
+    }
+
+    /// The target's parts: what is written, what is made and stays empty, what stays as it is.
+    private var picture: [DiskPicture.Part] {
+        var parts = volumes.map {
             DiskPicture.Part($0.target, DiskPicture.words($0.number, $0.label ?? $0.kind.rawValue, $0.target.length))
         }
-        lines += DiskPicture.draw(before, size: sourceSize, columns: columns)
-        lines.append("To \(target.path) (\(target.size)\(name.isEmpty ? "" : ", \(name)")), layout \(layout.rawValue):")
-        lines += DiskPicture.draw(after, size: target.size, columns: columns)
-        lines.append("")
+        let written = Set(volumes.map(\.number))
+        for partition in (self.table ?? keeps)?.volumes ?? [] where !written.contains(partition.number) {
+            guard let extent = partition.extent(target.sectorSize) else { continue }
+            let name = keeps != nil ? "stays" : partition.name.isEmpty ? "empty" : partition.name
+            parts.append(DiskPicture.Part(extent, DiskPicture.words(partition.number, name, extent.length)))
+        }
+        return parts
+    }
+
+    private func table(_ columns: Int) -> [String] {
         var table = TextTable([
             "part", "content", "label", "start", "size before", "size after", "data", "what happens",
         ])
         var rows: [(number: Int, cells: [String])] = []
         for volume in volumes {
+            let number = volume.number == 0 ? "disk" : "\(volume.number)"
+            let from = volume.sourceNumber == volume.number ? "" : " (was \(volume.sourceNumber))"
             rows.append(
                 (
                     volume.number,
                     [
-                        volume.number == 0 ? "disk" : "\(volume.number)", volume.kind.rawValue, volume.label ?? "-",
-                        "\(volume.target.start)", "\(volume.source.length)", "\(volume.target.length)",
-                        "\(volume.used)", volume.reason + (volume.grows ? ", grown" : ""),
+                        number + from, volume.kind.rawValue, volume.label ?? "-", "\(volume.target.start)",
+                        "\(volume.source.length)", "\(volume.target.length)", "\(volume.used)", volume.words,
                     ]
                 ))
         }
@@ -136,25 +182,34 @@ extension DiskPlan {
             let filled = Set(volumes.map(\.number))
             for partition in made.volumes where !filled.contains(partition.number) {
                 guard let extent = partition.extent(made.sectorSize) else { continue }
+                let isNew = partition.type.description == PartitionTypes.biosBoot
                 rows.append(
                     (
                         partition.number,
                         [
                             "\(partition.number)", "-", partition.name.isEmpty ? "-" : partition.name,
                             "\(extent.start)", "-", "\(extent.length)", "-",
-                            "made, but stays empty: the image does not hold it",
+                            isNew
+                                ? "made for boot loader code, empty"
+                                : "made, but stays empty: the image does not hold it",
                         ]
                     ))
             }
         }
         for row in rows.sorted(by: { $0.number < $1.number }) { table.add(row.cells) }
+        for part in dropped {
+            table.add(["(\(part.number))", "-", part.name, "-", "\(part.source.length)", "-", "-", part.reason])
+        }
         if free >= .mebibytes(1) { table.add(["-", "free", "-", "-", "-", "\(free)", "-", "not used by this layout"]) }
-        lines += table.lines
-        lines.append("")
-        lines.append(
-            overwrites.isEmpty
-                ? "\(target.path) holds nothing that is recognised; whatever it holds will be lost."
-                : "What is on \(target.path) now will be lost: \(overwrites.joined(separator: "; "))")
-        return lines
+        return table.lines
+    }
+
+    private var identifiers: [String] {
+        guard !ids.isEmpty else { return [] }
+        return [""]
+            + ids.map { change in
+                change.new.map { "New \(change.what): \($0) (was \(change.old)), by \(change.by)" }
+                    ?? "Left: \(change.what) keeps \(change.old); to change it, with its node as DEVICE: \(change.by)"
+            }
     }
 }

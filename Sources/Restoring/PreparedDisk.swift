@@ -4,6 +4,7 @@
 import Blocks
 import Findings
 import Geometry
+import LinuxDisks
 import MachineModel
 import PartitionTables
 import RestorePlanning
@@ -18,21 +19,16 @@ final class PreparedDisk {
     /// The new table; `nil` for a disk without one.
     let image: TableImage?
     private var disk: WritableDisk?
+    /// Where what was claimed begins on the target: a partition's own node is claimed when the rest is left alone.
+    private(set) var claimedFrom = ByteCount.zero
 
     /// Throws `plan.refused` when the source does not hold what the plan was made for.
-    init(_ plan: DiskPlan, _ source: any RestoreSource) throws(Fault) {
+    init(_ plan: DiskPlan, _ restorer: Restorer) throws(Fault) {
         self.plan = plan
         image = if let table = plan.table { try TableWriter.image(of: table) } else { nil }
         var volumes: [(plan: VolumePlan, stream: any RestoreStream)] = []
         for volume in plan.volumes.sorted(by: { $0.target.start < $1.target.start }) {
-            let stream = try source.stream(disk: plan.sourceIndex, volume: volume.number)
-            guard stream.length == volume.source.length else {
-                throw Fault(
-                    .planRefused,
-                    what: "The plan says that \(Restorer.name(volume)) has \(volume.source.length.bytes) bytes; in the "
-                        + "recovery point it has \(stream.length.bytes).", place: plan.target.path,
-                    remedy: "Make the plan again from this point: `relight plan`.")
-            }
+            let stream = try PreparedDisk.content(of: volume, plan, restorer)
             guard stream.used.end <= volume.target.length else {
                 throw Fault(
                     .planRefused,
@@ -43,17 +39,58 @@ final class PreparedDisk {
             volumes.append((volume, stream))
         }
         self.volumes = volumes
-        outside = try source.stream(disk: plan.sourceIndex, volume: nil)
+        outside = try restorer.source.stream(disk: plan.sourceIndex, volume: nil)
     }
 
-    /// Claims the target for writing. Throws `missing`, `no-access`, `target.in-use`.
-    func claim() throws(Fault) {
-        let claimed = try WritableDisk(claiming: plan.target.path, fileSectorSize: plan.target.sectorSize)
-        // The disk may have been exchanged between the check of its identity and now.
-        guard claimed.blocks.length == plan.target.size, claimed.blocks.sectorSize == plan.target.sectorSize else {
+    /// What is written to the place of `volume`. Throws `plan.refused` when the source does not hold what the plan was made
+    /// for, and `unsupported` for what this executor does not do.
+    static func content(
+        of volume: VolumePlan, _ plan: DiskPlan, _ restorer: Restorer
+    ) throws(Fault) -> any RestoreStream {
+        guard volume.treatment == .copy else {
             throw Fault(
-                .targetChanged, what: "It has another size than the disk the plan was made for.",
-                place: plan.target.path,
+                .unsupported,
+                what:
+                    "The plan asks for \(Restorer.name(volume)) to be made smaller or anew; this version copies volumes as "
+                    + "they are.", place: plan.target.path, remedy: "Make another plan: `relight plan`.")
+        }
+        let stream = try restorer.source.stream(disk: plan.sourceIndex, volume: volume.sourceNumber)
+        guard stream.length == volume.source.length else {
+            throw Fault(
+                .planRefused,
+                what: "The plan says that \(Restorer.name(volume)) has \(volume.source.length.bytes) bytes; in the "
+                    + "recovery point it has \(stream.length.bytes).", place: plan.target.path,
+                remedy: "Make the plan again from this point: `relight plan`.")
+        }
+        return stream
+    }
+
+    /// Claims the target for writing: a partition's own node where the rest of a disk is left alone, for its neighbours may
+    /// be in use. Throws `missing`, `no-access`, `target.in-use`, `target.changed`.
+    func claim() throws(Fault) {
+        var path = plan.target.path
+        var size = plan.target.size
+        if let table = plan.keeps, let volume = plan.volumes.first {
+            try Restorer.requireTable(table, at: plan.target)
+            if let attached = DiskScan().devices.first(where: { $0.path == plan.target.path }) {
+                guard let part = attached.partitions.first(where: { $0.number == volume.number }),
+                    part.start == volume.target.start, part.size == volume.target.length
+                else {
+                    throw Fault(
+                        .targetChanged,
+                        what: "The kernel does not show partition \(volume.number) where the table has it.",
+                        place: path,
+                        remedy: "Have the table read again (`partprobe \(path)`), or restart the machine.")
+                }
+                path = try PartitionNodes.wait(disk: attached.name, number: volume.number)
+                (size, claimedFrom) = (part.size, part.start)
+            }
+        }
+        let claimed = try WritableDisk(claiming: path, fileSectorSize: plan.target.sectorSize)
+        // The disk may have been exchanged between the check of its identity and now.
+        guard claimed.blocks.length == size, claimed.blocks.sectorSize == plan.target.sectorSize else {
+            throw Fault(
+                .targetChanged, what: "It has another size than the disk the plan was made for.", place: path,
                 remedy: "Make a new plan with `relight plan`.")
         }
         try Restorer.checkPin(plan.target)

@@ -36,7 +36,7 @@ public struct Restorer: Sendable {
         var ready: [PreparedDisk] = []
         for disk in plan.disks {
             for volume in disk.volumes { try FilesystemTools.tool(for: volume.kind)?.require(growing: volume.grows) }
-            ready.append(try PreparedDisk(disk, source))
+            ready.append(try PreparedDisk(disk, self))
         }
         for disk in ready { try Restorer.checkPin(disk.plan.target) }
         for disk in ready { try disk.claim() }
@@ -62,6 +62,16 @@ public struct Restorer: Sendable {
         try require("sector size in bytes", "\(found.sectorSize.bytes)", "\(pin.sectorSize.bytes)")
         try require("serial number", attached?.serial, pin.serial)
         try require("world wide name", attached?.wwn, pin.wwn)
+    }
+
+    /// Throws `target.changed` unless the disk still has the table that is to stay.
+    static func requireTable(_ table: PartitionTable, at pin: TargetPin) throws(Fault) {
+        let found = try FileSource(path: pin.path, fileSectorSize: pin.sectorSize)
+        guard try TableReader.read(found).table == table else {
+            throw Fault(
+                .targetChanged, what: "Its partition table is not the one the plan was made for.", place: pin.path,
+                remedy: "Make a new plan with `relight plan`.")
+        }
     }
 
     private func restore(_ disk: PreparedDisk) throws(Fault) -> DiskReport {
@@ -92,11 +102,20 @@ public struct Restorer: Sendable {
         let plan = disk.plan
         guard let claimed = disk.take() else { throw PreparedDisk.notClaimed(plan.target.path) }
         let path = plan.target.path
-        let target = layer(claimed.blocks)
-        let writer = VolumeWriter(target: target, heldBack: plan.table == nil ? HeldBack(of: target.length) : nil)
+        let part = plan.keeps == nil ? nil : plan.volumes.first?.target
+        var target: any BlockTarget = layer(claimed.blocks)
+        if disk.claimedFrom > .zero { target = PartTarget(target, at: disk.claimedFrom, of: plan.target.size) }
+        let held = plan.table == nil ? HeldBack(of: part ?? Extent(from: .zero, to: target.length)) : nil
+        let writer = VolumeWriter(target: target, heldBack: held)
 
-        events(.step("\(path): taking the old partition table away"))
-        try writer.wipeEnds()
+        if let held, part != nil {
+            events(.step("\(path): taking the partition's old content away"))
+            try target.zero(held.extent)
+            try target.flush()
+        } else {
+            events(.step("\(path): taking the old partition table away"))
+            try writer.wipeEnds()
+        }
         for extent in plan.unfilled { try writer.wipeEdges(of: extent, except: ExtentList()) }
 
         let total = disk.volumes.reduce(ByteCount.zero) { $0 + $1.stream.used.byteCount }
@@ -126,7 +145,7 @@ public struct Restorer: Sendable {
             }
             if let gap = plan.gap { try writer.compareGap(disk.outside, gap) }
         }
-        for (volume, _) in disk.volumes where volume.moves { try mendHiddenSectors(volume, target) }
+        for (volume, _) in disk.volumes { try mend(volume, writer) }
         if let image = disk.image {
             events(.step("\(path): writing the partition table"))
             do throws(Fault) {
@@ -139,10 +158,14 @@ public struct Restorer: Sendable {
                 throw error
             }
         } else {
-            events(.step("\(path): writing its first MiB"))
+            events(.step("\(path): writing \(part == nil ? "its" : "the partition's") first MiB"))
             try writer.writeHeldBack(comparing: readBack == .full)
         }
         try target.flush()
+        if part != nil {
+            try claimed.finish()
+            return reports
+        }
         do throws(Fault) {
             try claimed.blocks.rereadPartitions()
         } catch {
@@ -182,9 +205,10 @@ public struct Restorer: Sendable {
         var fault = fault
         let path = plan.target.path
         let lacks = plan.table == nil ? "its first MiB" : "a partition table"
+        let what = plan.keeps == nil ? "the disk" : "the partition"
         if fault.place.isEmpty { fault.place = path }
         fault.what +=
-            " The restore of \(path) is not finished: the disk was left without \(lacks), so that nothing takes it for whole."
+            " The restore of \(path) is not finished: \(what) was left without \(lacks), so that nothing takes it for whole."
         if fault.code == .interrupted { fault.remedy = "Run the same restore again: it begins anew." }
         return fault
     }

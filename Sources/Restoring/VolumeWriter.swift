@@ -9,16 +9,17 @@ import RestorePlanning
 import Synchronization
 import Threads
 
-/// The first MiB of a disk without a partition table. It is kept in memory while the rest is written and compared, and
-/// written last: until then nothing on the disk can be found, as with a disk whose table is missing.
+/// The first MiB of a disk without a partition table, or of the one partition that is written. It is kept in memory while
+/// the rest is written and compared, and written last: until then nothing can be found there, as on a disk whose table is
+/// missing.
 final class HeldBack: Sendable {
     /// The bytes of the disk it stands for.
     let extent: Extent
     private let bytes: Mutex<[UInt8]>
 
-    /// Holds back what a disk of `length` bytes begins with.
-    init(of length: ByteCount) {
-        extent = Extent(from: .zero, to: min(VolumeWriter.edge, length))
+    /// Holds back what `whole` begins with.
+    init(of whole: Extent) {
+        extent = Extent(from: whole.start, to: min(whole.start + VolumeWriter.edge, whole.end))
         bytes = Mutex([UInt8](repeating: 0, count: extent.length.int ?? 0))
     }
 
@@ -27,7 +28,7 @@ final class HeldBack: Sendable {
 
     /// Keeps `part`, which lies at byte `offset` of the disk and within ``extent``.
     func keep(_ part: RawSpan, at offset: ByteCount) {
-        guard let start = offset.int else { return }
+        guard let start = offset.subtracting(extent.start)?.int else { return }
         bytes.withLock { bytes in
             for index in 0..<part.byteCount where start + index < bytes.count {
                 bytes[start + index] = unsafe part.unsafeLoad(fromByteOffset: index, as: UInt8.self)
@@ -37,7 +38,7 @@ final class HeldBack: Sendable {
 
     /// Fills `part` with what is kept for byte `offset` of the disk on.
     func fill(_ part: inout MutableRawSpan, from offset: ByteCount) {
-        guard let start = offset.int else { return }
+        guard let start = offset.subtracting(extent.start)?.int else { return }
         bytes.withLock { bytes in
             for index in 0..<part.byteCount where start + index < bytes.count {
                 part.storeBytes(of: bytes[start + index], toByteOffset: index, as: UInt8.self)
@@ -131,11 +132,12 @@ struct VolumeWriter: Sendable {
     func writeHeldBack(comparing: Bool) throws(Fault) {
         guard let heldBack else { return }
         let content = heldBack.content
-        try unsafe target.write(at: .zero, content.span.bytes)
+        let start = heldBack.extent.start
+        try unsafe target.write(at: start, content.span.bytes)
         try target.flush()
         guard comparing else { return }
         try target.dropCaches()
-        guard try target.bytes(at: .zero, count: content.count) == content else {
+        guard try target.bytes(at: start, count: content.count) == content else {
             // Left in place it could be taken for a disk that is whole.
             try target.zero(heldBack.extent)
             try target.flush()
@@ -173,7 +175,7 @@ struct VolumeWriter: Sendable {
 
     /// What of `used`, in a volume that begins at `base`, is held back.
     private func held(_ base: ByteCount, of used: ExtentList) -> ExtentList {
-        guard let heldBack, base < heldBack.extent.end else { return ExtentList() }
+        guard let heldBack, base >= heldBack.extent.start, base < heldBack.extent.end else { return ExtentList() }
         return used.intersection(Extent(from: .zero, to: heldBack.extent.end - base))
     }
 

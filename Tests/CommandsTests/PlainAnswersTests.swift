@@ -214,7 +214,11 @@ struct PlainAnswersTests {
     @Test func helpSaysWhatThisVersionDoes() throws {
         let help = try Program.run("--help").out
         #expect(!help.contains("boot.") && !help.contains("8 checked"), "\(help)")
-        #expect(try !Program.run("plan", "--help").out.contains("proportional"))
+        let plan = try Program.run("plan", "--help").out
+        for word in ["proportional", "--size", "--drop", "--recreate", "--table", "--firmware", "--ids", "DISK:NUMBER"]
+        {
+            #expect(plan.contains(word), "\(plan)")
+        }
     }
 
     // MARK: - JSON

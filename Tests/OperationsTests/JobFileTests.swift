@@ -34,7 +34,10 @@ import Testing
             job.steps.map(\.arguments) == [
                 ["backup", "--to=label:BACKUPS/sets/web01", "--name=web01", "--", "serial:OLD1"],
                 ["verify", "--quick", "--", "label:BACKUPS/sets/web01"],
-                ["restore", "--to=serial:NEW1", "--layout=proportional", "--yes", "--", "label:BACKUPS/sets/web01"],
+                [
+                    "restore", "--to=serial:NEW1", "--layout=proportional", "--ids=keep", "--yes", "--",
+                    "label:BACKUPS/sets/web01",
+                ],
                 ["sync"],
             ])
         #expect(job.disks == ["serial:OLD1", "serial:NEW1"])
@@ -58,7 +61,8 @@ import Testing
         (
             "{restore: {from: '/s@latest', to: [{disk: 'wwn:0x5', source: 'sda'}, 'size:1000=sdb'], noRepair: true, noAdapt: true, confirm: true}}",
             [
-                "restore", "--to=wwn:0x5=sda", "--to=size:1000=sdb", "--no-adapt", "--no-repair", "--yes", "--",
+                "restore", "--to=wwn:0x5=sda", "--to=size:1000=sdb", "--no-adapt", "--no-repair", "--ids=keep", "--yes",
+                "--",
                 "/s@latest",
             ]
         ),
@@ -119,8 +123,25 @@ import Testing
     }
 
     @Test(arguments: [
-        "size: {'2': '10G'}", "drop: [3]", "table: 'gpt'", "firmware: 'uefi'", "ids: 'new'", "resume: true",
+        ("size: {'2': '10G', '1:3': 5}", ["--size=1:3=5", "--size=2=10G"]), ("sizes: {'2': '10G'}", ["--size=2=10G"]),
+        ("size: ['2=10G']", ["--size=2=10G"]), ("drop: [3, '4']", ["--drop=3", "--drop=4"]),
+        ("recreate: 'all'", ["--recreate=all"]), ("table: 'gpt'", ["--table=gpt"]),
+        ("firmware: 'uefi'", ["--firmware=uefi"]), ("ids: 'new'", ["--ids=new"]),
+        ("layout: 'proportional'", ["--layout=proportional"]),
     ])
+    func keysOfTheLayoutAreOptions(key: String, words: [String]) throws {
+        let text = "{relight: 1, steps: [{restore: {from: '/s', to: ['serial:A'], \(key), confirm: true}}]}"
+        let job = try JobFile(parsing: Array(text.utf8), name: "job")
+        let ids = key.hasPrefix("ids") ? [] : ["--ids=keep"]
+        #expect(job.steps.first?.arguments == ["restore", "--to=serial:A"] + words + ids + ["--yes", "--", "/s"])
+    }
+
+    @Test(arguments: ["table: 'apm'", "ids: 'other'", "firmware: 'u-boot'", "size: {'2': true}", "drop: [true]"])
+    func wrongValuesOfTheLayoutAreRefused(key: String) throws {
+        #expect(try Self.fault("{restore: {from: '/s', to: ['serial:A'], \(key), confirm: true}}").code == .job)
+    }
+
+    @Test(arguments: ["resume: true"])
     func laterKeysSaySo(key: String) throws {
         let fault = try Self.fault("{restore: {from: '/s', to: ['serial:A'], \(key), confirm: true}}")
         #expect(fault.code == .unsupported)

@@ -26,13 +26,21 @@ enum Planning {
         for disk in disks.prefix(2) {
             keep(DiskPicture.draw(disk))
             for layout in LayoutMode.allCases {
-                for size in [disk.size.bytes, disk.size.bytes &+ (64 << 20), 1 << 30, 0, .max] {
-                    let pin = TargetPin(path: "/dev/target", size: ByteCount(size), sectorSize: disk.sectorSize)
+                for size in [disk.size.bytes, disk.size.bytes &+ (64 << 20), disk.size.bytes / 2, 1 << 30, 0, .max] {
+                    // Each size with other wishes, so that all of them meet all layouts.
+                    let sectorSize: SectorSize = size == 1 << 30 ? .s4096 : disk.sectorSize
+                    let pin = TargetPin(path: "/dev/target", size: ByteCount(size), sectorSize: sectorSize)
+                    var wishes = PlanWishes(layout: layout)
+                    if size == .max { wishes.table = disk.table?.kind == .mbr ? .gpt : .mbr }
+                    if size == 1 << 30 { (wishes.recreatesAll, wishes.ids) = (true, .new) }
+                    if layout == .fill, let part = disk.volumes.first.flatMap({ PartName("\($0.number)") }) {
+                        wishes.drop = [part]
+                    }
                     let request = Planner.Request(
                         set: "set", point: "point",
                         assignments: [
                             Planner.Assignment(sourceIndex: 0, source: disk, target: Planner.Target(pin: pin))
-                        ], layout: layout)
+                        ], wishes: wishes, abilities: .all, seed: [1, 2])
                     guard let plan = try? Planner.plan(request) else { continue }
                     for volume in plan.disks.flatMap(\.volumes) {
                         promise(volume.target.end.bytes <= size, "planned volumes lie on the target")
@@ -111,7 +119,7 @@ enum Planning {
                 Planner.Request(
                     set: "set", point: "point",
                     assignments: [Planner.Assignment(sourceIndex: 0, source: disk, target: Planner.Target(pin: pin))],
-                    layout: .fill))
+                    wishes: PlanWishes(layout: .fill)))
             result.append(("plan-\(name)", Array(try encoder.encode(plan))))
         }
         let whole = DiskModel(
