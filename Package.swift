@@ -78,7 +78,9 @@ let package = Package(
         room("MachineModel", ["Geometry", "BinaryFields", "Findings"]),
         room("Blocks", ["Geometry", "BinaryFields", "Findings", "CLinux"]),
         room("Tools", ["Geometry", "Findings", "CLinux"]),
-        room("LinuxDisks", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "CLinux"]),
+        room(
+            "LinuxDisks",
+            ["Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "Tools", "CLinux"]),
         room(
             "PartitionTables",
             [
@@ -106,7 +108,7 @@ let package = Package(
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "Threads", "CCrypto", "CLinux",
                 "CSHA256",
             ]),
-        room("PointDisk", ["Geometry", "Findings", "MachineModel", "Blocks", "ImageStore"]),
+        room("PointDisk", ["Geometry", "Findings", "MachineModel", "Blocks", "ImageStore", "CLinux"]),
         room(
             "Imaging",
             [
@@ -168,7 +170,7 @@ let package = Package(
         tests("Threads", ["Findings"]),
         tests("Tools", ["Findings"]),
         tests("RestorePlanning", ["BinaryFields", "Findings", "Geometry", "MachineModel"]),
-        tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),
+        tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Blocks", "Tools"]),
         tests("HardwareMatch", ["Findings", "LinuxDisks", "MachineModel", "Tools"]),
         tests("Edits", ["BinaryFields", "Findings", "MachineModel", "Tools"]),
         tests("Operations", ["Findings", "LinuxDisks"]),

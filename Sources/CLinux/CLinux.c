@@ -368,3 +368,14 @@ int relight_memory_file(const char *name) {
     int descriptor = memfd_create(name, MFD_CLOEXEC);
     return descriptor < 0 ? -errno : descriptor;
 }
+
+int relight_open_unnamed(const char *folder) {
+    int descriptor = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+int relight_private_mounts(void) {
+    if (unshare(CLONE_NEWNS) < 0) return -errno;
+    // What is mounted from here on is seen here only; what others unmount goes here too.
+    return result(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL));
+}

@@ -134,5 +134,12 @@ int relight_limit_memory(uint64_t bytes);
 
 /// A file in memory without a name in any folder (memfd_create). The descriptor, or the negated errno.
 int relight_memory_file(const char *name);
+/// A file without a name on the filesystem of `folder` (O_TMPFILE), for reading and writing. The descriptor, or the negated
+/// errno; not every filesystem has such files.
+int relight_open_unnamed(const char *folder);
+
+/// Gives the calling thread, and the programs it starts, mounts of their own (unshare(2), CLONE_NEWNS). They go away with
+/// the last of them, however they end. 0, or the negated errno.
+int relight_private_mounts(void);
 
 #endif
