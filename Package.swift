@@ -115,13 +115,18 @@ let package = Package(
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "FilesystemMaps",
                 "DiskSurvey", "ImageStore", "PointDisk",
             ]),
-        room("FilesystemResize", ["Findings", "MachineModel", "Tools"]),
+        room(
+            "FilesystemResize",
+            [
+                "Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "Tools", "LinuxDisks",
+                "FilesystemMaps", "PointDisk",
+            ]),
         room("RestorePlanning", ["Geometry", "BinaryFields", "Findings", "MachineModel", "PartitionTables"]),
         room(
             "Restoring",
             [
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "FilesystemMaps", "ImageStore", "FilesystemResize", "RestorePlanning",
+                "PartitionTables", "FilesystemMaps", "ImageStore", "PointDisk", "FilesystemResize", "RestorePlanning",
             ]),
         room(
             "HardwareMatch", ["Findings", "LinuxDisks", "MachineModel", "CUnpack"]),
@@ -181,6 +186,11 @@ let package = Package(
             "ImageStore",
             ["Geometry", "BinaryFields", "Findings", "MachineModel", "Threads", "CZstd", "CCrypto", "CLinux"]),
         tests("PointDisk", ["Geometry", "Findings", "MachineModel", "Blocks", "ImageStore"]),
+        tests(
+            "FilesystemResize",
+            [
+                "Geometry", "Findings", "MachineModel", "Blocks", "FilesystemMaps", "LinuxDisks", "PointDisk", "Tools",
+            ]),
         tests(
             "FilesystemMaps", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
         tests(
