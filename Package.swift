@@ -147,8 +147,8 @@ let package = Package(
             "Commands",
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
-                "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder", "FilesystemMaps", "VolumeStacks", "WindowsHives", "Edits", "HardwareMatch",
+                "ImageStore", "Imaging", "PointDisk", "RestorePlanning", "Restoring", "Threads", "Operations",
+                "BootEnvironment", "MediaBuilder", "FilesystemMaps", "VolumeStacks", "WindowsHives", "Edits", "HardwareMatch",
                 "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),

@@ -9,8 +9,6 @@ import Glibc
 import LinuxDisks
 public import MachineModel
 public import PointDisk
-import Synchronization
-import Threads
 import Tools
 
 /// Shrinks filesystems on copy-on-write overlays.
@@ -185,27 +183,5 @@ public struct Shrinker: Sendable {
             next = low + ByteCount((high - low).bytes / 2)
         }
         return found(high, best)
-    }
-}
-
-/// Calls something twice a second, for what else would be silent for long.
-private final class Ticker: Sendable {
-    private let isOver = Atomic<Bool>(false)
-    private let thread: Mutex<BackgroundThreads?>
-
-    init(_ body: @escaping @Sendable () -> Void) {
-        thread = Mutex(nil)
-        let started = BackgroundThreads(1) { [self] in
-            while !isOver.load(ordering: .relaxed) {
-                body()
-                usleep(500_000)
-            }
-        }
-        thread.withLock { $0 = started }
-    }
-
-    func end() {
-        isOver.store(true, ordering: .relaxed)
-        thread.withLock { $0 }?.join()
     }
 }

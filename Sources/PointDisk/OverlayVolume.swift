@@ -82,13 +82,15 @@ public final class OverlayVolume: BlockTarget {
     }
 
     /// `base` with nothing changed. `blockSize` should be the filesystem's own, for it moves whole blocks; it is brought
-    /// into 512 ... 65,536 and to a power of two.
-    public convenience init(_ base: any BlockSource, blockSize: ByteCount, room: ScratchRoom) {
+    /// into 512 ... 65,536 and to a power of two. Resizers write soon what they read, so a quarter of all blocks is
+    /// remembered; `remembersAll` for data that are written much later than they are read.
+    public convenience init(
+        _ base: any BlockSource, blockSize: ByteCount, room: ScratchRoom, remembersAll: Bool = false
+    ) {
         let size = OverlayVolume.usable(blockSize)
         let count = base.length.bytes / UInt64(size)
-        // A quarter of all blocks: resizers write soon what they read.
-        let recent = RecentBlocks(min(count / 4 + 1, room.memory.bytes / 64))
-        self.init(base, base, recent, size, room)
+        let wanted = remembersAll ? count + count / 2 : count / 4
+        self.init(base, base, RecentBlocks(min(wanted + 1, room.memory.bytes / 64)), size, room)
     }
 
     /// `base` with nothing changed, to which data will be copied that are read through `other`: a written block that equals
