@@ -76,7 +76,7 @@ struct FilledImage {
             import os, random, sys
             def used():
                 s = os.statvfs(".")
-                return 100 - 100 * s.f_bavail // s.f_blocks
+                return 100 - 100 * s.f_bfree // s.f_blocks
             names = []
             for top in ("/usr/lib", "/usr/share"):
                 for folder, _, files in os.walk(top):
@@ -106,7 +106,7 @@ struct FilledImage {
                 for name in victims[:50]: os.remove(name)
                 del victims[:50]
                 os.sync()
-            if full < 80: sys.exit("only %d %% full" % full)
+            if full < 65: sys.exit("only %d %% full" % full)
             EOF
             sync; \(FilledImage.listing)
             """)
