@@ -81,7 +81,9 @@ let package = Package(
         room("MachineModel", ["Geometry", "BinaryFields", "Findings"]),
         room("Blocks", ["Geometry", "BinaryFields", "Findings", "CLinux"]),
         room("Tools", ["Geometry", "Findings", "CLinux"]),
-        room("LinuxDisks", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "CLinux"]),
+        room(
+            "LinuxDisks",
+            ["Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "Tools", "CLinux"]),
         room(
             "PartitionTables",
             [
@@ -121,20 +123,25 @@ let package = Package(
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "CZstd", "Threads", "CCrypto", "CLinux",
                 "CSHA256",
             ]),
-        room("PointDisk", ["Geometry", "Findings", "MachineModel", "Blocks", "ImageStore"]),
+        room("PointDisk", ["Geometry", "Findings", "MachineModel", "Blocks", "ImageStore", "CLinux"]),
         room(
             "Imaging",
             [
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "FilesystemMaps",
                 "DiskSurvey", "ImageStore", "PointDisk",
             ]),
-        room("FilesystemResize", ["Findings", "MachineModel", "Tools"]),
+        room(
+            "FilesystemResize",
+            [
+                "Geometry", "BinaryFields", "Findings", "Threads", "MachineModel", "Blocks", "Tools", "LinuxDisks",
+                "FilesystemMaps", "PointDisk",
+            ]),
         room("RestorePlanning", ["Geometry", "BinaryFields", "Findings", "MachineModel", "PartitionTables"]),
         room(
             "Restoring",
             [
                 "Geometry", "Threads", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools", "LinuxDisks",
-                "PartitionTables", "FilesystemMaps", "ImageStore", "FilesystemResize", "RestorePlanning",
+                "PartitionTables", "FilesystemMaps", "ImageStore", "PointDisk", "FilesystemResize", "RestorePlanning",
             ]),
         room(
             "HardwareMatch", ["Findings", "LinuxDisks", "MachineModel", "CUnpack"]),
@@ -155,8 +162,9 @@ let package = Package(
             "Commands",
             [
                 "Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "LinuxDisks", "DiskSurvey",
-                "ImageStore", "Imaging", "RestorePlanning", "Restoring", "Threads", "Operations", "BootEnvironment",
-                "MediaBuilder", "FilesystemMaps", "FileTrees", "VolumeStacks", "WindowsHives", "Edits", "HardwareMatch",
+                "ImageStore", "Imaging", "PointDisk", "RestorePlanning", "Restoring", "Threads", "Operations",
+                "BootEnvironment", "MediaBuilder", "FilesystemMaps", "FileTrees", "VolumeStacks", "WindowsHives",
+                "Edits", "HardwareMatch",
                 "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
@@ -183,7 +191,7 @@ let package = Package(
         tests("Threads", ["Findings"]),
         tests("Tools", ["Findings"]),
         tests("RestorePlanning", ["BinaryFields", "Findings", "Geometry", "MachineModel"]),
-        tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Tools"]),
+        tests("LinuxDisks", ["Geometry", "Findings", "MachineModel", "Blocks", "Tools"]),
         tests("HardwareMatch", ["Findings", "LinuxDisks", "MachineModel", "Tools"]),
         tests("Edits", ["BinaryFields", "Findings", "MachineModel", "Tools"]),
         tests("Operations", ["Findings", "LinuxDisks"]),
@@ -194,6 +202,11 @@ let package = Package(
             "ImageStore",
             ["Geometry", "BinaryFields", "Findings", "MachineModel", "Threads", "CZstd", "CCrypto", "CLinux"]),
         tests("PointDisk", ["Geometry", "Findings", "MachineModel", "Blocks", "ImageStore"]),
+        tests(
+            "FilesystemResize",
+            [
+                "Geometry", "Findings", "MachineModel", "Blocks", "FilesystemMaps", "LinuxDisks", "PointDisk", "Tools",
+            ]),
         tests(
             "FilesystemMaps", ["Geometry", "BinaryFields", "Findings", "MachineModel", "Blocks", "Tools"]),
         tests(

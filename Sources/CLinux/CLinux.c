@@ -386,11 +386,6 @@ int relight_drop_rights(void) {
     return result(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
-int relight_private_mounts(void) {
-    if (unshare(CLONE_NEWNS) != 0) return -errno;
-    return result(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
-}
-
 int relight_open_at(int folder, const char *name, int flags) {
     int descriptor = openat(folder, name, flags | O_CLOEXEC);
     return descriptor < 0 ? -errno : descriptor;
@@ -399,4 +394,15 @@ int relight_open_at(int folder, const char *name, int flags) {
 int64_t relight_read_link_at(int folder, const char *name, void *target, uint64_t size) {
     ssize_t length = readlinkat(folder, name, target, size);
     return length < 0 ? -errno : length;
+}
+
+int relight_open_unnamed(const char *folder) {
+    int descriptor = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+int relight_private_mounts(void) {
+    if (unshare(CLONE_NEWNS) < 0) return -errno;
+    // What is mounted from here on is seen here only; what others unmount goes here too.
+    return result(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL));
 }

@@ -10,6 +10,7 @@ import Glibc
 import ImageStore
 import MachineModel
 import Operations
+import PointDisk
 public import RestorePlanning
 public import Restoring
 import Synchronization
@@ -62,7 +63,15 @@ struct TargetOptions: ParsableArguments {
             and what is left to change is listed. (default: keep, refused where an attached disk has the same)
             """)
     var ids: IDWish?
+    @Option(
+        help: ArgumentHelp(
+            "A folder for a temporary file, where shrinking a volume takes more than a quarter of the free memory.",
+            valueName: "folder"))
+    var scratch: String?
     @OptionGroup var disks: DiskOptions
+
+    /// The room for shrinking.
+    var room: ScratchRoom { .usual(folder: scratch) }
 
     /// Whether anything but the target is asked for.
     var isPlain: Bool {
@@ -120,7 +129,9 @@ func makePlan(
     _ point: RecoveryPoint, of set: OpenedSet, _ targets: TargetOptions, onDamage: OnDamage = .fail
 ) throws -> RestorePlan {
     do {
-        return try Restore.plan(point, of: set, try targets.request(), onDamage: onDamage)
+        return try Restore.plan(
+            point, of: set, try targets.request(), onDamage: onDamage, measuringWith: targets.room,
+            events: Console.current.withLock { $0 }.events)
     } catch let refusal as PlanRefusal {
         throw Refused(reasons: refusal.reasons)
     }
@@ -227,8 +238,8 @@ struct RestoreCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "restore", abstract: "Restores a recovery point to bare disks, and reads back what it wrote.",
         discussion: """
-            Shows the plan, asks for the target's serial number or size (or takes --yes), and then: takes the old table \
-            away, writes the data, reads everything back and compares it, writes the new table last, grows what the plan \
+            Shows the plan, asks for the target's serial number or size (or takes --yes), and then: shrinks what the plan \
+            shrinks, in memory; takes the old table away, writes the data, reads everything back and compares it, writes the new table last, grows what the plan \
             grows, and has the checkers of ext, FAT, XFS and NTFS look where they are installed. A restore that was cut off \
             leaves a disk without a table.
 
@@ -295,7 +306,7 @@ struct RestoreCommand: ParsableCommand {
         if !yes { try confirm(plan, point.summary, console) }
         let began = Clock.monotonic()
         let outcome = try Restore.run(
-            plan, from: point, readBack: readBack, onDamage: onDamage, events: console.events)
+            plan, from: point, readBack: readBack, onDamage: onDamage, scratch: targets.room, events: console.events)
         let reports = outcome.disks
         for finding in opened.reader.laterFindings { console.receive(.finding(finding)) }
         let seconds = Clock.monotonic() - began
@@ -313,6 +324,7 @@ struct RestoreCommand: ParsableCommand {
             for volume in report.volumes {
                 var said = ["\(volume.written) written"]
                 said.append(readBack == .off ? "not read back" : "\(volume.compared) read back and equal")
+                if let reshaped = volume.reshaped { said.append(reshaped.words) }
                 if volume.grown { said.append("grown") }
                 if let check = volume.check { said.append(check) }
                 if !volume.isWhole { said.append("NOT WHOLE: \(volume.lost.byteCount.bytes) bytes are zeros") }

@@ -5,13 +5,11 @@ import Findings
 import MachineModel
 import Tools
 
-/// FAT12, FAT16, FAT32: dosfstools. They are not grown in place.
+/// FAT12, FAT16, FAT32: dosfstools. They are not resized in place.
 struct FATTools: FilesystemTool {
     let kinds: Set<ContentKind> = [.fat]
     let canGrow = false
     let checker = Tool("fsck.fat", package: "dosfstools")
-
-    func require(growing: Bool) throws(Fault) { if growing { throw FilesystemTools.cannotGrow("A FAT") } }
 
     func check(_ device: String) throws(Fault) -> CheckVerdict {
         let result = try checker.run(["-n", device], seconds: 3600)
@@ -22,9 +20,5 @@ struct FATTools: FilesystemTool {
             evidence: "fsck.fat -n: \(result.status == 0 ? "clean" : "status \(result.status)"), \(words)")
     }
 
-    func grow(_ device: String) throws(Fault) {
-        throw Fault(
-            .unsupported, what: "A FAT filesystem cannot be grown in place.", place: device,
-            remedy: "Keep its size, or make a larger one and copy the files.")
-    }
+    func grow(_ device: String) throws(Fault) { throw FilesystemTools.cannotGrow("FAT", device) }
 }

@@ -2,16 +2,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import Findings
+import Geometry
 import MachineModel
 import Tools
 
-/// XFS: xfsprogs. Not grown here: it grows only while it is mounted.
+/// XFS: xfsprogs. It grows only while it is mounted, and never shrinks.
 struct XFSTools: FilesystemTool {
     let kinds: Set<ContentKind> = [.xfs]
-    let canGrow = false
+    let canGrow = true
     let checker = Tool("xfs_repair", package: "xfsprogs")
-
-    func require(growing: Bool) throws(Fault) { if growing { throw FilesystemTools.cannotGrow("An XFS") } }
+    private let resize = Tool("xfs_growfs", package: "xfsprogs")
+    var resizer: Tool? { resize }
 
     func check(_ device: String) throws(Fault) -> CheckVerdict {
         let result = try checker.run(["-n", device], seconds: 24 * 3600)
@@ -25,5 +26,10 @@ struct XFSTools: FilesystemTool {
                 + (result.status == 0 ? "clean" : "status \(result.status)\(found.map { ", \($0)" } ?? "")"))
     }
 
-    func grow(_ device: String) throws(Fault) { throw FilesystemTools.cannotGrow("An XFS", device) }
+    func grow(_ device: String) throws(Fault) {
+        // The original with the same UUID may be mounted beside it.
+        try MountedVolume.use(device, type: "xfs", options: ["nouuid"]) { (folder) throws(Fault) in
+            try resize.check(["-d", folder], seconds: 24 * 3600, interruptible: false)
+        }
+    }
 }

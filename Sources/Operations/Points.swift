@@ -6,6 +6,7 @@ import Geometry
 public import ImageStore
 import LinuxDisks
 import MachineModel
+public import PointDisk
 public import RestorePlanning
 public import Restoring
 
@@ -74,27 +75,45 @@ public struct RestoreOutcome: Sendable {
 
 /// Plans and carries out restores.
 public enum Restore {
-    /// The plan for `point` of `set`. Nothing is written. Throws `set.damaged` when packs are missing, unless they are to
-    /// be skipped.
+    /// The plan for `point` of `set`. Nothing is written. Where a target is too small by what the image estimates, and there
+    /// is `scratch` for it, the smallest sizes are measured and the plan is made from them. Throws `set.damaged` when packs
+    /// are missing, unless they are to be skipped.
     public static func plan(
-        _ point: RecoveryPoint, of set: OpenedSet, _ request: PlanRequest, onDamage: OnDamage = .fail
+        _ point: RecoveryPoint, of set: OpenedSet, _ request: PlanRequest, onDamage: OnDamage = .fail,
+        measuringWith scratch: ScratchRoom? = nil, events: @escaping EventHandler = { _ in }
     ) throws -> RestorePlan {
         if onDamage == .fail { try set.requireComplete(point) }
         let names = set.place.names
         let scan = DiskScan()
-        let assignments = try request.assignments(point.facts.disks, set: set.place.paths, scan: scan)
+        var assignments = try request.assignments(point.facts.disks, set: set.place.paths, scan: scan)
         let isReal = assignments.contains { !$0.target.isVirtual }
         var random = SystemRandomNumberGenerator()
-        var plan = try Planner.plan(
-            Planner.Request(
-                set: names.first ?? "", point: point.summary.id, assignments: assignments, wishes: request.wishes,
-                abilities: Restorer.abilities, visible: isReal ? VisibleIDs.all(scan) : [],
-                firmware: isReal ? MachineProbe.firmware() : nil, seed: [random.next(), random.next()]))
+        let seed = [random.next(), random.next()] as [UInt64]
+        let visible = isReal ? VisibleIDs.all(scan) : []
+        let firmware = isReal ? MachineProbe.firmware() : nil
+        func make(_ assignments: [Planner.Assignment]) throws(PlanRefusal) -> RestorePlan {
+            try Planner.plan(
+                Planner.Request(
+                    set: names.first ?? "", point: point.summary.id, assignments: assignments, wishes: request.wishes,
+                    abilities: Restorer.abilities, visible: visible, firmware: firmware, seed: seed))
+        }
+        var plan: RestorePlan
+        do {
+            plan = try make(assignments)
+        } catch {
+            guard let scratch, error.reasons.allSatisfy({ $0.code == .targetTooSmall }) else { throw error }
+            let measured = try Restore.measured(
+                point, Set(assignments.map(\.sourceIndex)), room: scratch, events: events)
+            guard measured != point.facts.disks else { throw error }
+            for index in assignments.indices { assignments[index].source = measured[assignments[index].sourceIndex] }
+            plan = try make(assignments)
+        }
         let needs = plan.disks.compactMap { Restore.loopNeeded($0, scan) }
         if !needs.isEmpty { throw PlanRefusal(needs) }
         if names.count > 1 { plan.also = Array(names.dropFirst()) }
         plan.pointLabel = point.summary.label
         plan.findings += losses(point, plan)
+        plan.findings += scratchNeeds(point, plan, scratch ?? .usual())
         return plan
     }
 
@@ -162,7 +181,7 @@ public enum Restore {
     /// Carries `plan` out from `point`. Whoever calls this has shown the plan and been told yes.
     public static func run(
         _ plan: RestorePlan, from point: RecoveryPoint, readBack: ReadBack, onDamage: OnDamage = .fail,
-        events: @escaping EventHandler
+        scratch: ScratchRoom = .usual(), events: @escaping EventHandler
     ) throws(Fault) -> RestoreOutcome {
         guard plan.point == point.summary.id else {
             throw Fault(
@@ -173,7 +192,7 @@ public enum Restore {
         let source = PointSource(point, onDamage: onDamage)
         let reports: [DiskReport]
         do throws(Fault) {
-            reports = try Restorer(source: source, readBack: readBack, events: events).run(plan)
+            reports = try Restorer(source: source, readBack: readBack, scratch: scratch, events: events).run(plan)
         } catch {
             var fault = error
             if fault.code == .setDamaged || fault.code == .storeFailed {

@@ -8,7 +8,10 @@
 ///
 /// Every byte handed out has been checked against the hash of its unit. Bytes that were not in use when the point was made
 /// read as zeros, and so do those that could not be read then; ``PointVolume/unreadable`` says which. The room promises no
-/// speed for reading a whole disk (a restore goes through `PieceCursor`), and no writing.
+/// speed for reading a whole disk (a restore goes through `PieceCursor`).
+///
+/// ``OverlayVolume`` is a volume that can be written to without a byte below it being changed, which is what a
+/// filesystem's own resizer works on during a restore.
 public import Blocks
 public import Findings
 public import Geometry

@@ -2,10 +2,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import BinaryFields
-import Blocks
+public import Blocks
 public import Findings
 public import Geometry
 public import ImageStore
+import MachineModel
+import PointDisk
 import Synchronization
 import Threads
 
@@ -13,7 +15,7 @@ import Threads
 public final class PointSource: RestoreSource {
     private let point: RecoveryPoint
     private let onDamage: OnDamage
-    private let given = Mutex<[PointVolume]>([])
+    private let given = Mutex<[PointVolumeStream]>([])
 
     /// Restores come from `point`.
     public init(_ point: RecoveryPoint, onDamage: OnDamage = .fail) {
@@ -28,18 +30,28 @@ public final class PointSource: RestoreSource {
 
     /// The content of a volume, or of what lies outside them.
     public func stream(disk: Int, volume: Int?) throws(Fault) -> any RestoreStream {
-        let kind = volume.map { StreamKind.volume($0) } ?? .remainder
-        guard let stream = point.streams.first(where: { $0.description.disk == disk && $0.description.kind == kind })
-        else {
-            throw Fault(
-                .planRefused,
-                what:
-                    "The recovery point holds no \(volume.map { "volume \($0)" } ?? "partition table") of disk \(disk + 1).",
-                remedy: "Make the plan from this point: `relight plan`.")
-        }
-        let volume = PointVolume(stream, onDamage)
+        let stream = try found(
+            disk, volume.map { StreamKind.volume($0) } ?? .remainder,
+            volume.map { "volume \($0)" } ?? "partition table")
+        let volume = PointVolumeStream(stream, onDamage)
         given.withLock { $0.append(volume) }
         return volume
+    }
+
+    private func found(_ disk: Int, _ kind: StreamKind, _ what: String) throws(Fault) -> PointStream {
+        if let stream = point.streams.first(where: { $0.description.disk == disk && $0.description.kind == kind }) {
+            return stream
+        }
+        throw Fault(
+            .planRefused, what: "The recovery point holds no \(what) of disk \(disk + 1).",
+            remedy: "Make the plan from this point: `relight plan`.")
+    }
+
+    /// A volume to look into, or to lay an overlay over.
+    public func volume(disk: Int, volume: Int) throws(Fault) -> any BlockSource {
+        let stream = try found(disk, .volume(volume), "volume \(volume)")
+        let disks = point.facts.disks
+        return PointVolume(stream, sectorSize: disks.indices.contains(disk) ? disks[disk].sectorSize : .s512)
     }
 
     /// Throws unless every pack the point needs is there in full length, or what is lost is to be skipped.
@@ -55,7 +67,7 @@ public final class PointSource: RestoreSource {
 }
 
 /// One stream of a point.
-private final class PointVolume: RestoreStream {
+private final class PointVolumeStream: RestoreStream {
     let stream: PointStream
     private let onDamage: OnDamage
     /// In the order they were met; sorted when they are asked for.

@@ -7,13 +7,14 @@ import Geometry
 import LinuxDisks
 import MachineModel
 import PartitionTables
+import PointDisk
 import RestorePlanning
 
 /// Everything one target needs, made before the first write to any of them: the streams, the table's bytes, the claim.
 final class PreparedDisk {
     let plan: DiskPlan
-    /// The volumes in the target's disk order, with their content.
-    let volumes: [(plan: VolumePlan, stream: any RestoreStream)]
+    /// The volumes in the target's disk order, with their content: as it was imaged, until ``reshape(_:_:_:)``.
+    private(set) var volumes: [(plan: VolumePlan, stream: any RestoreStream)]
     /// What lies outside the volumes.
     let outside: any RestoreStream
     /// The new table; `nil` for a disk without one.
@@ -28,33 +29,33 @@ final class PreparedDisk {
         image = if let table = plan.table { try TableWriter.image(of: table) } else { nil }
         var volumes: [(plan: VolumePlan, stream: any RestoreStream)] = []
         for volume in plan.volumes.sorted(by: { $0.target.start < $1.target.start }) {
-            let stream = try PreparedDisk.content(of: volume, plan, restorer)
-            guard stream.used.end <= volume.target.length else {
-                throw Fault(
-                    .planRefused,
-                    what: "The plan has \(volume.target.length.bytes) bytes for \(Restorer.name(volume)), whose data "
-                        + "reach to byte \(stream.used.end.bytes).", place: plan.target.path,
-                    remedy: "Make the plan again from this point: `relight plan`.")
-            }
+            let stream = try PreparedDisk.content(of: volume, plan, restorer.source)
+            if volume.treatment == .copy { try PreparedDisk.requireRoom(for: stream, volume, plan) }
             volumes.append((volume, stream))
         }
         self.volumes = volumes
         outside = try restorer.source.stream(disk: plan.sourceIndex, volume: nil)
     }
 
-    /// What is written to the place of `volume`. Throws `plan.refused` when the source does not hold what the plan was made
-    /// for, and `unsupported` for what this executor does not do.
-    static func content(
-        of volume: VolumePlan, _ plan: DiskPlan, _ restorer: Restorer
-    ) throws(Fault) -> any RestoreStream {
-        guard volume.treatment == .copy else {
+    private static func requireRoom(
+        for stream: any RestoreStream, _ volume: VolumePlan, _ plan: DiskPlan
+    ) throws(Fault) {
+        guard stream.used.end <= volume.target.length else {
             throw Fault(
-                .unsupported,
-                what:
-                    "The plan asks for \(Restorer.name(volume)) to be made smaller or anew; this version copies volumes as "
-                    + "they are.", place: plan.target.path, remedy: "Make another plan: `relight plan`.")
+                .planRefused,
+                what: "The plan has \(volume.target.length.bytes) bytes for \(Restorer.name(volume)), whose data "
+                    + "reach to byte \(stream.used.end.bytes).", place: plan.target.path,
+                remedy: "Make the plan again from this point: `relight plan`.")
         }
-        let stream = try restorer.source.stream(disk: plan.sourceIndex, volume: volume.sourceNumber)
+    }
+
+    /// What the image holds of `volume`. Throws `plan.refused` when that is not what the plan was made for, `unsupported`
+    /// for what this executor does not do with it, `tool.missing`.
+    private static func content(
+        of volume: VolumePlan, _ plan: DiskPlan, _ source: any RestoreSource
+    ) throws(Fault) -> any RestoreStream {
+        try Reshaping.require(volume)
+        let stream = try source.stream(disk: plan.sourceIndex, volume: volume.sourceNumber)
         guard stream.length == volume.source.length else {
             throw Fault(
                 .planRefused,
@@ -63,6 +64,22 @@ final class PreparedDisk {
                 remedy: "Make the plan again from this point: `relight plan`.")
         }
         return stream
+    }
+
+    /// Makes what is written of the volumes that are not copied as they were imaged: shrinks them, on overlays that may
+    /// take `room`, one after the other. Nothing of the target is touched.
+    func reshape(
+        _ source: any RestoreSource, _ room: inout ScratchRoom, _ events: @escaping EventHandler
+    ) throws(Fault) {
+        for index in volumes.indices {
+            let volume = volumes[index].plan
+            guard
+                let stream = try Reshaping.made(
+                    of: volume, disk: plan.sourceIndex, source, room: &room, events: events)
+            else { continue }
+            try PreparedDisk.requireRoom(for: stream, volume, plan)
+            volumes[index].stream = stream
+        }
     }
 
     /// Claims the target for writing: a partition's own node where the rest of a disk is left alone, for its neighbours may

@@ -4,10 +4,11 @@
 import Blocks
 import FilesystemResize
 public import Findings
-import Geometry
+public import Geometry
 import LinuxDisks
 import MachineModel
 import PartitionTables
+public import PointDisk
 public import RestorePlanning
 
 /// Carries plans out.
@@ -16,20 +17,28 @@ public struct Restorer: Sendable {
     public var source: any RestoreSource
     /// How much is read back.
     public var readBack: ReadBack
+    /// The room for overlays on which volumes are shrunk, all together.
+    public var scratch: ScratchRoom
     /// Told what happens.
     public var events: EventHandler
     /// What stands between the restorer and a claimed disk: nothing, except in tests.
     var layer: @Sendable (FileTarget) -> any BlockTarget = { $0 }
 
     /// A restorer.
-    public init(source: any RestoreSource, readBack: ReadBack = .full, events: @escaping EventHandler) {
+    public init(
+        source: any RestoreSource, readBack: ReadBack = .full,
+        scratch: ScratchRoom = ScratchRoom(memory: .mebibytes(256)),
+        events: @escaping EventHandler
+    ) {
         self.source = source
         self.readBack = readBack
+        self.scratch = scratch
         self.events = events
     }
 
     /// Carries `plan` out. Throws before the first write to any target when the plan contradicts itself or the source, a
-    /// pin does not hold, a target is in use, a program is missing or the source is incomplete.
+    /// pin does not hold, a target is in use, a program is missing, the source is incomplete, or a volume that is to be
+    /// smaller cannot be shrunk.
     public func run(_ plan: RestorePlan) throws(Fault) -> [DiskReport] {
         try plan.requireSound()
         try source.requireComplete()
@@ -40,6 +49,8 @@ public struct Restorer: Sendable {
         }
         for disk in ready { try Restorer.checkPin(disk.plan.target) }
         for disk in ready { try disk.claim() }
+        var room = scratch
+        for disk in ready { try disk.reshape(source, &room, events) }
         var reports: [DiskReport] = []
         for disk in ready { reports.append(try restore(disk)) }
         return reports
@@ -130,7 +141,7 @@ public struct Restorer: Sendable {
             reports.append(
                 VolumeReport(
                     number: volume.number, written: stream.used.byteCount - lost.byteCount, compared: .zero,
-                    grown: false, lost: lost))
+                    grown: false, lost: lost, reshaped: (stream as? BlockStream)?.reshaped))
             tellLost(lost, volume, path)
             tellUnreadable(stream, volume, path)
         }

@@ -4,8 +4,8 @@
 /// # Restoring
 ///
 /// Carries a ``RestorePlan`` out. The executor takes the plan, a ``RestoreSource`` and nothing else. First, for all
-/// targets: check the plan against itself and against the source, the tools, the pins, and claim every disk. Nothing was
-/// written until then. Next, on one target after the other: take the old table away; write the data in disk order; flush;
+/// targets: check the plan against itself and against the source, the tools, the pins; shrink what the plan shrinks, on
+/// overlays; and claim every disk. Nothing was written until then. Next, on one target after the other: take the old table away; write the data in disk order; flush;
 /// drop caches; read everything back and compare; mend what a move broke in boot sectors; write the new table last; have
 /// libparted read it; grow what the plan grows; have each filesystem's own checker look.
 ///
@@ -17,6 +17,7 @@
 /// such, and the report says so (``OnDamage/skip``).
 ///
 /// The room does not plan, does not know the image format, and does not repair what the source was lacking.
+public import Blocks
 public import Findings
 public import Geometry
 import RestorePlanning
@@ -26,6 +27,8 @@ public protocol RestoreSource: Sendable {
     /// The content of partition `volume` of disk `disk` (0: the whole disk is the volume), or with `nil` what lies
     /// outside the volumes, counted from the start of the disk.
     func stream(disk: Int, volume: Int?) throws(Fault) -> any RestoreStream
+    /// Partition `volume` of disk `disk` to be read from anywhere: a filesystem's own resizer works on an overlay of it.
+    func volume(disk: Int, volume: Int) throws(Fault) -> any BlockSource
     /// Throws unless everything the plan needs is there, as far as that can be told without reading it all.
     func requireComplete() throws(Fault)
 }
@@ -91,6 +94,8 @@ public struct VolumeReport: Hashable, Sendable, Encodable {
     public var grown: Bool
     /// Used bytes the set has lost, from the start of the volume as it was imaged: zeros were written there.
     public var lost = ExtentList()
+    /// What was done to it so that it fits its place; `nil` where it is as it was imaged.
+    public var reshaped: ReshapeReport?
     /// Whether everything the recovery point means was written.
     public var isWhole: Bool { lost.isEmpty }
     /// What the filesystem's own checker said; `nil` where there is none.
@@ -100,7 +105,9 @@ public struct VolumeReport: Hashable, Sendable, Encodable {
 }
 
 extension VolumeReport {
-    private enum CodingKeys: String, CodingKey { case number, written, compared, grown, whole, lost, check, clean }
+    private enum CodingKeys: String, CodingKey {
+        case number, written, compared, grown, reshaped, whole, lost, check, clean
+    }
 
     /// With `whole` and `lost`.
     public func encode(to encoder: any Encoder) throws {
@@ -109,6 +116,7 @@ extension VolumeReport {
         try container.encode(written, forKey: .written)
         try container.encode(compared, forKey: .compared)
         try container.encode(grown, forKey: .grown)
+        try container.encodeIfPresent(reshaped, forKey: .reshaped)
         try container.encode(isWhole, forKey: .whole)
         try container.encode(lost, forKey: .lost)
         try container.encodeIfPresent(check, forKey: .check)

@@ -139,8 +139,6 @@ int relight_socket_pair(int *ends);
 /// Gives up root's rights for good: no user, no group, no capability, none to be had by executing anything. Does nothing
 /// for another user but the last. 0, or the negated errno.
 int relight_drop_rights(void);
-/// A mount namespace of its own, in which nothing that is mounted is seen by others. 0, or the negated errno.
-int relight_private_mounts(void);
 /// openat(2) without a mode; the descriptor, or the negated errno. O_CLOEXEC is added.
 int relight_open_at(int folder, const char *name, int flags);
 /// readlinkat(2). The target's length, or the negated errno.
@@ -148,5 +146,12 @@ int64_t relight_read_link_at(int folder, const char *name, void *target, uint64_
 
 /// A file in memory without a name in any folder (memfd_create). The descriptor, or the negated errno.
 int relight_memory_file(const char *name);
+/// A file without a name on the filesystem of `folder` (O_TMPFILE), for reading and writing. The descriptor, or the negated
+/// errno; not every filesystem has such files.
+int relight_open_unnamed(const char *folder);
+
+/// Gives the calling thread, and the programs it starts, mounts of their own (unshare(2), CLONE_NEWNS). They go away with
+/// the last of them, however they end. 0, or the negated errno.
+int relight_private_mounts(void);
 
 #endif
