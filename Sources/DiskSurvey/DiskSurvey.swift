@@ -12,7 +12,8 @@
 /// partition (boot loaders live there) or extended boot records (``Remainder``); other unpartitioned space is not.
 ///
 /// Disks are looked at together, since a volume group or an array may lie on several. Layers only make the used maps of
-/// partitions smaller (``LayerSurvey``): what is imaged are partitions and disks, never the volumes in them.
+/// partitions smaller (``LayerSurvey``): what is imaged are partitions and disks, never the volumes in them. A Btrfs on
+/// several devices is no layer, but is mapped from all of its devices together too (``BtrfsSet``).
 ///
 /// What the room does not promise: volumes inside more than eight layers are not looked into.
 public import Blocks
