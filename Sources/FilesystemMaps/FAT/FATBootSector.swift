@@ -30,8 +30,13 @@ struct FATBootSector: Hashable {
     var is32: Bool
     /// BPB_ExtFlags; 0 outside FAT32.
     var flags: UInt16
+    /// BS_VolID; 0 outside FAT32.
+    var serial: UInt32
     /// Whether the byte Linux keeps its "not cleanly unmounted" in says so.
     var isMarkedDirty: Bool
+
+    /// What FAT32 has in BS_FilSysType.
+    static let name32: StaticString = "FAT32   "
 
     /// Reads the first 512 bytes of a volume.
     init(parsing bytes: [UInt8]) throws(FieldError) {
@@ -65,6 +70,7 @@ struct FATBootSector: Hashable {
         media = try span.littleEndian(UInt8.self, "BPB_Media", at: 21)
         rootCluster = is32 ? try span.littleEndian(UInt32.self, "BPB_RootClus", at: 44) & 0x0FFF_FFFF : 0
         flags = is32 ? try span.littleEndian(UInt16.self, "BPB_ExtFlags", at: 40) : 0
+        serial = is32 ? try span.littleEndian(UInt32.self, "BS_VolID", at: 67) : 0
         isMarkedDirty = try span.littleEndian(UInt8.self, "BS_Reserved1", at: is32 ? 65 : 37) & 1 != 0
         guard tableSectors > 0, firstDataSector < totalSectors else {
             throw .invalid(
