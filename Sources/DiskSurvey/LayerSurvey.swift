@@ -72,7 +72,7 @@ struct LayerSurvey {
                     Node(
                         name: looked.name, layout: "partition", source: looked.source, disk: index, depth: 0,
                         map: looked.volume.map, isCut: !looked.mayBeMember))
-                if looked.mayBeMember { try recognise(nodes.count - 1) }
+                if looked.mayBeMember { try recognise(nodes.count - 1, as: looked.layer) }
             }
         }
         let physical = nodes.count
@@ -96,11 +96,11 @@ struct LayerSurvey {
         for (disk, finding) in findings { disks[disk].model.findings.append(finding) }
     }
 
-    /// Notes what the volume is a member of, if it is.
-    private mutating func recognise(_ id: Int) throws(Fault) {
+    /// Notes what the volume is a member of, if it is. `layer` is what is known besides what libblkid says.
+    private mutating func recognise(_ id: Int, as layer: ContentKind? = nil) throws(Fault) {
         let node = nodes[id]
         guard node.depth < LayerSurvey.mostLayers,
-            let descriptor = try VolumeStacks.recognise(node.source, kind: node.map.identity.kind)
+            let descriptor = try VolumeStacks.recognise(node.source, kind: layer ?? node.map.identity.kind)
         else { return }
         let member = StackMember(id: id, names: [node.name], source: node.source, descriptor: descriptor)
         let ids = [descriptor.memberUUID, descriptor.setUUID].compactMap { $0 }
@@ -224,7 +224,7 @@ struct LayerSurvey {
                     name: volume.name, layout: "partition", source: volume.source, disk: node.disk,
                     depth: node.depth + 1,
                     map: volume.volume.map, isCut: !volume.mayBeMember))
-            if volume.mayBeMember { try recognise(part) }
+            if volume.mayBeMember { try recognise(part, as: volume.layer) }
         }
     }
 
