@@ -7,6 +7,7 @@ import Findings
 import Geometry
 import MachineModel
 import Testing
+import VolumeStacks
 
 @testable import DiskSurvey
 
@@ -46,6 +47,24 @@ struct WindowsLayerTests {
         // Neither a table nor a header.
         try disk.poke(64 << 20 - 512, [0])
         #expect(try disk.look().model.volumes.first?.memberOf == nil)
+    }
+
+    @Test func anyPrivateHeaderIsBorne() throws {
+        var state: UInt64 = 0x1234_5678
+        func next(_ limit: Int) -> Int {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Int((state >> 33) % UInt64(limit))
+        }
+        let blank = [UInt8](repeating: 0, count: 2 << 20 | 4096)
+        var known = 0
+        for _ in 0..<3000 {
+            var bytes = blank
+            var header = Self.privateHeader()
+            for _ in 0..<next(4) { header[next(512)] = UInt8(next(256)) }
+            bytes.replaceSubrange(6 * 512..<7 * 512, with: header)
+            if try WindowsLayers.isDynamic(MemoryDisk(bytes)) { known += 1 }
+        }
+        #expect(known > 0 && known < 3000)
     }
 
     @Test func aDynamicDiskWithAGPTIsNamed() throws {
