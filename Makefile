@@ -20,7 +20,7 @@ BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev liblz4
 	libssl-dev libzstd-dev make pkg-config uuid-dev zlib1g-dev \
 	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata
 # What the tests and the demo need besides.
-TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin diffutils dosfstools e2fsprogs efibootmgr exfat-fuse \
+TEST_PACKAGES := attr btrfs-progs coreutils cpio cryptsetup-bin diffutils dosfstools e2fsprogs efibootmgr exfat-fuse \
 	exfatprogs f2fs-tools fdisk fuse3 gdisk grub-common libhivex-bin lvm2 lz4 mdadm mmdebstrap mount mtools nbdkit \
 	ntfs-3g ovmf partclone parted procps python3 python3-cryptography python3-hivex python3-zstandard qemu-system-x86 \
 	qemu-utils seabios strace uidmap xfsprogs xz-utils zstd

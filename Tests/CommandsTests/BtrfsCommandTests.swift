@@ -23,7 +23,7 @@ struct BtrfsCommandTests {
             attach() { a=$(losetup -f --show $1); b=$(losetup -f --show $2); trap 'losetup -d $a $b' EXIT
               btrfs device scan $a $b >/dev/null; }
             mounted() { mount -t btrfs -o noatime $a mnt; ( set -e; eval "$1" ) || { umount mnt; exit 1; }
-              umount mnt; btrfs device scan -u $a $b >/dev/null; }
+              umount mnt; for n in $(seq 1 60); do btrfs device scan -u $a $b >/dev/null 2>&1 && return; sleep 0.25; done; exit 1; }
 
             """
         try scratch.sh(
