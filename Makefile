@@ -7,6 +7,7 @@
 #   make build      build/relight, one static binary
 #   make iso        build/relight.iso
 #   make bench      ratios against the peers, interleaved (Tests/Benchmarks/README.md)
+#   make used-maps  used bytes against the formats' own tools and partclone: docs/used-maps.md
 #   make fuzz       the fuzzers, FUZZ_SECONDS each (Tests/Fuzz/README.md)
 #   make lint       formatting, one-way imports, size of the binary
 
@@ -19,7 +20,7 @@ BUILD_PACKAGES := binutils ca-certificates git libblkid-dev libext2fs-dev liblz4
 	libssl-dev libzstd-dev make ntfs-3g-dev pkg-config uuid-dev zlib1g-dev \
 	libc6-dev libcurl4 libedit2 libgcc-12-dev libncurses6 libsqlite3-0 libstdc++-12-dev libxml2 tzdata
 # What the tests and the demo need besides.
-TEST_PACKAGES := btrfs-progs coreutils cpio cryptsetup-bin diffutils dosfstools e2fsprogs efibootmgr exfat-fuse \
+TEST_PACKAGES := attr btrfs-progs coreutils cpio cryptsetup-bin diffutils dosfstools e2fsprogs efibootmgr exfat-fuse \
 	exfatprogs f2fs-tools fdisk fuse3 gdisk grub-common libhivex-bin lvm2 lz4 mdadm mmdebstrap mount mtools nbdkit \
 	ntfs-3g ovmf partclone parted procps python3 python3-cryptography python3-hivex python3-zstandard qemu-system-x86 \
 	qemu-utils seabios strace uidmap xfsprogs xz-utils zstd
@@ -34,7 +35,7 @@ SWIFT ?= $(firstword $(wildcard $(shell command -v swift) /opt/swift/usr/bin/swi
 SWIFT_FLAGS := --explicit-target-dependency-import-check error
 RELEASE_FLAGS := -c release -Xswiftc -static-executable $(SWIFT_FLAGS)
 
-.PHONY: deps deps-test deps-bench build iso test test-unit test-vm test-full demo bench bench-table fuzz fuzz-seeds lint clean
+.PHONY: deps deps-test deps-bench build iso test test-unit test-vm test-full demo bench bench-table used-maps used-maps-speed fuzz fuzz-planted fuzz-seeds lint clean
 
 # Installs the packages named in $(1) that are missing.
 define install
@@ -118,6 +119,13 @@ bench: deps-bench build
 bench-table:
 	$(MAKE) bench BENCH="$(BENCH) --table docs/benchmarks.md --json build/bench.json"
 
+# One table of used bytes by Relight, the format's own tools and partclone; and how long mapping 4 TiB takes.
+used-maps: deps-test build
+	Tests/UsedMaps/used-maps build/relight build/used-maps docs/used-maps.md
+
+used-maps-speed: deps-test build
+	Tests/UsedMaps/used-maps build/relight build/used-maps-speed --speed docs/used-maps-speed.md
+
 # The fuzzers one after the other, or some of them: make fuzz FUZZ_TARGETS="tables ext" FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= tables ext fat ntfs swap survey structures point set plan job media environment kernel names xfs \
@@ -125,6 +133,10 @@ FUZZ_TARGETS ?= tables ext fat ntfs swap survey structures point set plan job me
 	initramfs hive trees systemfiles
 fuzz: deps
 	Tests/Fuzz/run "$(SWIFT)" build/fuzz "$(FUZZ_SECONDS)" $(FUZZ_TARGETS)
+
+# Whether the fuzzer finds a bug that is planted for it.
+fuzz-planted: deps
+	Tests/Fuzz/run "$(SWIFT)" build/fuzz-planted planted
 
 # The committed inputs without a fuzzer, as in test-unit.
 fuzz-seeds: deps

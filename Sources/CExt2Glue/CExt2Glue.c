@@ -100,28 +100,67 @@ static int lies_inside(ext2_filsys fs, blk64_t block, blk64_t count) {
     return block >= first && block < end && count <= end - block;
 }
 
-/// Every group's descriptor is sound and names places inside the filesystem. Must come before the bitmaps are read,
-/// for libext2fs marks what the descriptors name without asking where it lies.
-static int check_groups(ext2_filsys fs, int places_only, struct relight_ext_summary *summary) {
-    int checksums = !places_only && ext2fs_has_group_desc_csum(fs);
+/// What is wrong with a group's descriptor: its checksum, or that it names places outside the filesystem.
+static int check_group(ext2_filsys fs, dgrp_t group, int checksums) {
+    if (checksums && !ext2fs_group_desc_csum_verify(fs, group)) return RELIGHT_EXT_DESCRIPTOR_CHECKSUM;
+    if (!lies_inside(fs, ext2fs_block_bitmap_loc(fs, group), 1) ||
+        !lies_inside(fs, ext2fs_inode_bitmap_loc(fs, group), 1) ||
+        !lies_inside(fs, ext2fs_inode_table_loc(fs, group), fs->inode_blocks_per_group))
+        return RELIGHT_EXT_OUTSIDE;
+    return RELIGHT_EXT_OK;
+}
+
+/// A descriptor that names nothing, of a group whose bitmap is not read.
+static void forget_group(ext2_filsys fs, dgrp_t group) {
+    ext2fs_block_bitmap_loc_set(fs, group, 0);
+    ext2fs_inode_bitmap_loc_set(fs, group, 0);
+    ext2fs_inode_table_loc_set(fs, group, 0);
+    ext2fs_bg_free_blocks_count_set(fs, group, 0);
+    ext2fs_bg_flags_zap(fs, group);
+    if (ext2fs_has_group_desc_csum(fs)) {
+        ext2fs_bg_flags_set(fs, group, EXT2_BG_BLOCK_UNINIT | EXT2_BG_INODE_UNINIT);
+        ext2fs_group_desc_csum_set(fs, group);
+    }
+}
+
+/// Every group's descriptor is sound and names places inside the filesystem; `broken` gets those of which that is not
+/// so. Must come before the bitmaps are read, for libext2fs marks what the descriptors name without asking where it lies.
+/// Returns what is wrong where it is wrong with too many: then the whole table is not to be believed.
+static int check_groups(ext2_filsys fs, int places_only, uint8_t *broken, struct relight_ext_summary *summary) {
+    int checksums = !places_only && ext2fs_has_group_desc_csum(fs), problem = RELIGHT_EXT_OK;
     for (dgrp_t group = 0; group < fs->group_desc_count; group++) {
-        summary->group = group;
-        if (checksums && !ext2fs_group_desc_csum_verify(fs, group)) return RELIGHT_EXT_DESCRIPTOR_CHECKSUM;
-        if (!lies_inside(fs, ext2fs_block_bitmap_loc(fs, group), 1) ||
-            !lies_inside(fs, ext2fs_inode_bitmap_loc(fs, group), 1) ||
-            !lies_inside(fs, ext2fs_inode_table_loc(fs, group), fs->inode_blocks_per_group))
-            return RELIGHT_EXT_OUTSIDE;
+        int wrong = check_group(fs, group, checksums);
+        if (wrong) {
+            if (!summary->broken_groups++) {
+                problem = wrong;
+                summary->group = group;
+            }
+            broken[group] = 1;
+            forget_group(fs, group);
+            continue;
+        }
         uint32_t free_inodes = ext2fs_bg_free_inodes_count(fs, group);
         if (free_inodes < fs->super->s_inodes_per_group)
             summary->inodes_in_use += fs->super->s_inodes_per_group - free_inodes;
         summary->free_in_descriptors += EXT2FS_C2B(fs, (uint64_t)ext2fs_bg_free_blocks_count(fs, group));
     }
-    return RELIGHT_EXT_OK;
+    return summary->broken_groups > fs->group_desc_count / 2 ? problem : RELIGHT_EXT_OK;
+}
+
+/// Marks all blocks of the groups in `broken` as used.
+static void mark_broken(ext2_filsys fs, const uint8_t *broken) {
+    for (dgrp_t group = 0; group < fs->group_desc_count; group++) {
+        if (!broken[group]) continue;
+        blk64_t first = ext2fs_group_first_block2(fs, group), last = ext2fs_group_last_block2(fs, group);
+        ext2fs_mark_block_bitmap_range2(fs->block_map, first, (unsigned int)(last - first + 1));
+    }
 }
 
 /// Every group's own metadata are marked as used.
-static int check_metadata(ext2_filsys fs, struct relight_ext_summary *summary) {
+static int check_metadata(ext2_filsys fs, const uint8_t *broken, struct relight_ext_summary *summary) {
+    dgrp_t first = summary->group;
     for (dgrp_t group = 0; group < fs->group_desc_count; group++) {
+        if (broken[group]) continue;
         summary->group = group;
         blk64_t table = ext2fs_inode_table_loc(fs, group);
         blk64_t last = table + (fs->inode_blocks_per_group ? fs->inode_blocks_per_group - 1 : 0);
@@ -130,6 +169,7 @@ static int check_metadata(ext2_filsys fs, struct relight_ext_summary *summary) {
             !ext2fs_test_block_bitmap2(fs->block_map, table) || !ext2fs_test_block_bitmap2(fs->block_map, last))
             return RELIGHT_EXT_METADATA_FREE;
     }
+    summary->group = first;
     return RELIGHT_EXT_OK;
 }
 
@@ -208,7 +248,13 @@ long relight_ext_map(
     summary->blocks_per_group = fs->super->s_blocks_per_group;
     if (fs->super->s_feature_ro_compat & ~(uint32_t)EXT2_LIB_FEATURE_RO_COMPAT_SUPP)
         summary->problem = RELIGHT_EXT_UNKNOWN_FEATURES;
-    if (!summary->problem) summary->problem = check_groups(fs, in_flux, summary);
+    summary->groups = fs->group_desc_count;
+    uint8_t *broken = calloc(fs->group_desc_count, 1);
+    if (!broken) {
+        ext2fs_free(fs);
+        return ENOMEM;
+    }
+    if (!summary->problem) summary->problem = check_groups(fs, in_flux, broken, summary);
     if (!summary->problem) {
         if (in_flux) fs->flags |= EXT2_FLAG_IGNORE_CSUM_ERRORS;
         // One bit for each block, whatever the content: the tree of runs, libext2fs's other way, takes some 50 bytes for
@@ -216,7 +262,8 @@ long relight_ext_map(
         fs->default_bitmap_type = EXT2FS_BMAP64_BITARRAY;
         error = ext2fs_read_block_bitmap(fs);
         if (!error) {
-            if (!in_flux) summary->problem = check_metadata(fs, summary);
+            mark_broken(fs, broken);
+            if (!in_flux) summary->problem = check_metadata(fs, broken, summary);
             if (!summary->problem) walk(fs, run, context, summary);
             if (in_flux && summary->problem == RELIGHT_EXT_GROUP_FREE_COUNT) summary->problem = RELIGHT_EXT_OK;
             if (!in_flux && (!summary->problem || summary->problem == RELIGHT_EXT_GROUP_FREE_COUNT) &&
@@ -224,6 +271,7 @@ long relight_ext_map(
                 summary->problem = RELIGHT_EXT_FREE_COUNT;
         }
     }
+    free(broken);
     ext2fs_free(fs);
     return error;
 }

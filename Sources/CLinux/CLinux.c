@@ -23,6 +23,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <termios.h>
+#include <linux/sed-opal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -67,6 +68,18 @@ int relight_physical_sector_size(int descriptor, uint32_t *bytes) {
 }
 
 int relight_set_read_only(int descriptor, int read_only) { return result(ioctl(descriptor, BLKROSET, &read_only)); }
+int relight_opal_status(int descriptor, uint32_t *flags) {
+#ifdef IOC_OPAL_GET_STATUS
+    struct opal_status status = {0};
+    int answer = result(ioctl(descriptor, IOC_OPAL_GET_STATUS, &status));
+    if (answer == 0) *flags = status.flags;
+    return answer;
+#else
+    (void)descriptor, (void)flags;
+    return -ENOTTY;
+#endif
+}
+
 int relight_flush_buffers(int descriptor) { return result(ioctl(descriptor, BLKFLSBUF, 0)); }
 int relight_reread_partitions(int descriptor) { return result(ioctl(descriptor, BLKRRPART, 0)); }
 

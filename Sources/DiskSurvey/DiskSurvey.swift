@@ -12,7 +12,8 @@
 /// partition (boot loaders live there) or extended boot records (``Remainder``); other unpartitioned space is not.
 ///
 /// Disks are looked at together, since a volume group or an array may lie on several. Layers only make the used maps of
-/// partitions smaller (``LayerSurvey``): what is imaged are partitions and disks, never the volumes in them.
+/// partitions smaller (``LayerSurvey``): what is imaged are partitions and disks, never the volumes in them. A Btrfs on
+/// several devices is no layer, but is mapped from all of its devices together too (``BtrfsSet``).
 ///
 /// Once volumes and layers are known, their files are asked which operating systems lie there, where whoever calls says who
 /// shall read them. That never fails a survey: what is broken is a finding.
@@ -42,12 +43,15 @@ public struct DiskToSurvey: Sendable {
     public var wwn: String?
     /// How it is attached.
     public var bus: String?
+    /// What was noticed about the device itself.
+    public var findings: [Finding]
 
     /// A disk; `path` is `source.name` when not given. The other facts are taken over into the model.
     public init(
         _ source: any BlockSource, path: String? = nil, model: String? = nil, serial: String? = nil,
-        wwn: String? = nil, bus: String? = nil
+        wwn: String? = nil, bus: String? = nil, findings: [Finding] = []
     ) {
+        self.findings = findings
         self.source = source
         self.path = path ?? source.name
         self.model = model
@@ -82,10 +86,38 @@ public enum DiskSurvey {
     ) throws(Fault) -> [SurveyedDisk] {
         var looked: [LookedDisk] = []
         for disk in disks { looked.append(try look(at: disk)) }
+        noteTwins(&looked)
         var layers = LayerSurvey(unlocking)
         try layers.survey(&looked)
         if let host { try layers.findSystems(in: &looked, by: host) }
         return looked.map(\.surveyed)
+    }
+
+    /// Says of disks that call themselves the same, by their world wide names or by model, serial number and size: several
+    /// paths to one disk, or copies of a virtual one.
+    private static func noteTwins(_ disks: inout [LookedDisk]) {
+        func names(_ disk: DiskModel) -> Set<String> {
+            var result: Set<String> = []
+            if let wwn = disk.wwn, !wwn.isEmpty { result.insert("the same world wide name (\(wwn))") }
+            if let serial = disk.serial, !serial.isEmpty, let model = disk.model {
+                result.insert("the same model, size and serial number (\(model), \(disk.size), \(serial))")
+            }
+            return result
+        }
+        for index in disks.indices {
+            for other in disks.indices where other < index {
+                guard let name = names(disks[index].model).intersection(names(disks[other].model)).sorted().last,
+                    disks[index].model.path != disks[other].model.path
+                else { continue }
+                disks[index].model.findings.append(
+                    Finding(
+                        .warning, "disk.twice",
+                        what:
+                            "It and \(disks[other].model.path) have \(name): they are several paths to one disk, or one was "
+                            + "copied from the other. Name one of them.", place: disks[index].model.path))
+                break
+            }
+        }
     }
 
     /// Table and volumes of one disk.
@@ -108,7 +140,7 @@ public enum DiskSurvey {
             reading.findings.append(
                 Finding(.warning, error.code.rawValue, what: "\(error.what) \(error.remedy)", place: path))
         }
-        disk.findings = reading.findings
+        disk.findings = given.findings + reading.findings
 
         var volumes: [LookedVolume] = []
         if let whole {
@@ -116,7 +148,7 @@ public enum DiskSurvey {
             volumes = [
                 LookedVolume(
                     volume: SurveyedVolume(number: 0, extent: extent, map: whole.map), name: path, source: source,
-                    mayBeMember: whole.mayBeMember)
+                    mayBeMember: whole.mayBeMember, layer: whole.layer)
             ]
             if let reason = whole.because {
                 disk.findings.append(
@@ -155,6 +187,7 @@ public enum DiskSurvey {
         let window = try Window(source, extent, name: place)
         var map = try FilesystemMaps.map(window)
         var mayBeMember = true
+        var layer: ContentKind?
         if end > source.length {
             map.used = ExtentList(Extent(from: .zero, to: extent.length))
             map.wholeBecause = "The partition passes the end of the disk; only what is there can be imaged."
@@ -163,11 +196,11 @@ public enum DiskSurvey {
             if !map.states.contains(.damaged) { map.states.append(.damaged) }
             mayBeMember = false
         } else if partition.type == storageSpaces, map.wholeBecause != nil {
-            map.wholeBecause = "It belongs to Windows Storage Spaces, whose used blocks are not looked for."
+            layer = WindowsLayers.storageSpaces
         }
         return LookedVolume(
             volume: SurveyedVolume(number: partition.number, extent: extent, map: map), name: place, source: window,
-            mayBeMember: mayBeMember)
+            mayBeMember: mayBeMember, layer: layer)
     }
 
     /// The partition type of Windows Storage Spaces.
@@ -198,6 +231,8 @@ struct LookedVolume {
     let source: any BlockSource
     /// Whether its content may be a layer's. Not where it is cut short, or the table is damaged.
     let mayBeMember: Bool
+    /// What it is a member of, where libblkid does not know.
+    var layer: ContentKind?
     /// What is to be said of what lies in it.
     var findings: [Finding] = []
 }

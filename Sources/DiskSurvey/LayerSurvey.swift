@@ -21,7 +21,7 @@ import VolumeStacks
 /// them, or if a filesystem lies in it directly: then every copy gets the union of their maps.
 struct LayerSurvey {
     /// A volume, of a disk or of a layer.
-    private struct Node {
+    struct Node {
         let name: String
         let layout: String
         let source: any BlockSource
@@ -36,6 +36,8 @@ struct LayerSurvey {
         var stack: Int?
         /// Whether a map of each copy went into its own.
         var isUnited = false
+        /// Whether it is whole whatever lies in it, since its end or the table around it is in doubt.
+        var isCut = false
     }
 
     private struct Assembled {
@@ -49,17 +51,19 @@ struct LayerSurvey {
     private static let mostLayers = 8
     /// Volumes looked into, of all disks together; a volume group may have thousands.
     private static let mostVolumes = 4096
-    private static let doubt =
+    static let doubt =
         "The copies it was read from differ, so that nobody can tell which of its blocks are in use: a mirror was not stopped "
         + "cleanly, or is damaged."
 
     private let unlocking: Unlocking
-    private var nodes: [Node] = []
+    var nodes: [Node] = []
+    /// Each Btrfs that lies on several volumes.
+    var sets: [BtrfsSet] = []
     private var stacks: [Assembled] = []
     private var pending: [StackMember] = []
     /// UUIDs of members and sets that were put together.
     private var known: Set<String> = []
-    private var findings: [(disk: Int, finding: Finding)] = []
+    var findings: [(disk: Int, finding: Finding)] = []
 
     init(_ unlocking: Unlocking) { self.unlocking = unlocking }
 
@@ -70,12 +74,13 @@ struct LayerSurvey {
                 nodes.append(
                     Node(
                         name: looked.name, layout: "partition", source: looked.source, disk: index, depth: 0,
-                        map: looked.volume.map))
-                if looked.mayBeMember { try recognise(nodes.count - 1) }
+                        map: looked.volume.map, isCut: !looked.mayBeMember))
+                if looked.mayBeMember { try recognise(nodes.count - 1, as: looked.layer) }
             }
         }
         let physical = nodes.count
         try assembleAll()
+        try joinBtrfs()
         spreadDoubt()
         compose()
 
@@ -94,11 +99,11 @@ struct LayerSurvey {
         for (disk, finding) in findings { disks[disk].model.findings.append(finding) }
     }
 
-    /// Notes what the volume is a member of, if it is.
-    private mutating func recognise(_ id: Int) throws(Fault) {
+    /// Notes what the volume is a member of, if it is. `layer` is what is known besides what libblkid says.
+    private mutating func recognise(_ id: Int, as layer: ContentKind? = nil) throws(Fault) {
         let node = nodes[id]
         guard node.depth < LayerSurvey.mostLayers,
-            let descriptor = try VolumeStacks.recognise(node.source, kind: node.map.identity.kind)
+            let descriptor = try VolumeStacks.recognise(node.source, kind: layer ?? node.map.identity.kind)
         else { return }
         let member = StackMember(id: id, names: [node.name], source: node.source, descriptor: descriptor)
         let ids = [descriptor.memberUUID, descriptor.setUUID].compactMap { $0 }
@@ -221,8 +226,8 @@ struct LayerSurvey {
                 Node(
                     name: volume.name, layout: "partition", source: volume.source, disk: node.disk,
                     depth: node.depth + 1,
-                    map: volume.volume.map))
-            if volume.mayBeMember { try recognise(part) }
+                    map: volume.volume.map, isCut: !volume.mayBeMember))
+            if volume.mayBeMember { try recognise(part, as: volume.layer) }
         }
     }
 
@@ -245,6 +250,8 @@ struct LayerSurvey {
                 }
             }
         }
+        // What one device of a Btrfs says of the others was read from it.
+        for set in sets where !set.nodes.allSatisfy({ !doubtful.contains($0) }) { doubtful.formUnion(set.nodes) }
         for id in doubtful {
             nodes[id].map.used = ExtentList(Extent(from: .zero, to: nodes[id].source.length))
             if nodes[id].map.wholeBecause == nil { nodes[id].map.wholeBecause = LayerSurvey.doubt }
@@ -326,6 +333,7 @@ struct LayerSurvey {
     // MARK: - What is told
 
     private func memberOf(_ id: Int) -> LayerMember? {
+        if let set = sets.first(where: { $0.nodes.contains(id) }) { return member(of: set) }
         guard let index = nodes[id].stack else { return nil }
         let stack = stacks[index].stack
         return LayerMember(

@@ -8,6 +8,7 @@ import Findings
 import Geometry
 import MachineModel
 import PartitionTables
+import VolumeStacks
 
 /// A disk that is one volume: without a table, or with one that does not tell the whole of what is on it.
 struct WholeDisk {
@@ -17,6 +18,8 @@ struct WholeDisk {
     var because: String?
     /// Whether the whole disk may be a member of a layer.
     var mayBeMember = true
+    /// What it is a member of, where libblkid does not know.
+    var layer: ContentKind?
 
     /// A disk whose table cannot be read: no part of it may be left out, whatever seems to lie on it.
     init(_ source: any BlockSource, because reason: String) {
@@ -31,13 +34,15 @@ struct WholeDisk {
     init?(_ source: any BlockSource, _ reading: TableReading) throws(Fault) {
         guard let table = reading.table else {
             self.map = try FilesystemMaps.map(source)
+            if map.identity.kind == .unknown, try WindowsLayers.isDynamic(source) { layer = WindowsLayers.dynamicDisk }
             return
         }
         guard let reason = try WholeDisk.reason(source, table, reading.findings) else { return nil }
         let identity = try Identification.identify(source)
         self.map = FilesystemMaps.whole(identity, length: source.length, because: reason)
         self.because = reason
-        mayBeMember = identity.usage == .container && reason == WholeDisk.inContainer(identity)
+        if reason == WholeDisk.dynamic { layer = WindowsLayers.dynamicDisk }
+        mayBeMember = layer != nil || identity.usage == .container && reason == WholeDisk.inContainer(identity)
     }
 
     /// Why the partitions are not all there is on the disk.
@@ -56,7 +61,7 @@ struct WholeDisk {
                     .contains(guid.description)
             }
         }
-        if isDynamic { return "It is a Windows dynamic disk, whose volumes are not described by its partition table." }
+        if isDynamic { return dynamic }
         guard let identity = try? Identification.identify(source) else { return nil }
         if table.partitions.isEmpty, identity.kind != .unknown, identity.kind != .empty {
             return "Its partition table is empty, but it holds \(identity.kind.rawValue)."
@@ -69,6 +74,9 @@ struct WholeDisk {
         default: return nil
         }
     }
+
+    private static let dynamic =
+        "It is a Windows dynamic disk, whose volumes are not described by its partition table."
 
     private static func inContainer(_ identity: Identity) -> String {
         "It is as a whole part of a container (\(identity.kind.rawValue)), which keeps its metadata outside the partitions."

@@ -18,11 +18,13 @@
 /// `OverlaySource`; used is then what is used before or after the replay, and the state is `journalToReplay`. The image
 /// holds the volume as it is, its journal included: whoever mounts the restored volume replays it.
 ///
-/// Where NTFS, XFS and FAT keep two copies of a structure (boot sector, first file records; superblock; allocation
-/// table), the sound one is used and the volume counts as damaged; the backup boot sector of FAT32 and the backup
-/// superblocks of ext are not asked, and such a volume is imaged whole. A copy is not
-/// looked for on a volume whose first sector belongs to no known format: an encrypted volume may have been laid over an
-/// old filesystem, and would be imaged by that one's map.
+/// Where a format keeps a structure twice, the sound copy is used and the volume counts as damaged, with a sentence that says
+/// which one is not sound and where it lies: boot sectors of NTFS, FAT32 and exFAT, NTFS's first file records, FAT's allocation
+/// tables, superblocks of ext, XFS, Btrfs and F2FS, tree blocks of Btrfs, the volume header of HFS+. What a copy does not tell,
+/// since it is not kept up to date, must be told by something else (ext: the journal and all inodes) or the volume is whole
+/// (exFAT and HFS+ without their first flags; ext2). A checkpoint of F2FS is not a copy of the other one. A copy is
+/// looked for only where the first structure is blank or still bears the format's name: something else may have been laid over
+/// an old filesystem, an encrypted volume for one, and would be imaged by that one's map.
 ///
 /// What the room does not promise: it does not check a filesystem as its own checker does, and its smallest sizes are
 /// estimates. A file or device is identified by libblkid reading the file itself; other sources by a copy of the places

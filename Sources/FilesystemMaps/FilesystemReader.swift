@@ -18,14 +18,16 @@ struct FilesystemReader: Sendable {
 
     /// All rows.
     static let all = [
-        FilesystemReader(kinds: [.ext2, .ext3, .ext4, ContentKind(rawValue: "ext4dev")], read: ExtReader.map),
-        FilesystemReader(kinds: [.fat], read: FATReader.map),
+        FilesystemReader(
+            kinds: [.ext2, .ext3, .ext4, ContentKind(rawValue: "ext4dev")], read: ExtReader.map,
+            recognise: ExtReader.recognise),
+        FilesystemReader(kinds: [.fat], read: FATReader.map, recognise: FATReader.recognise),
         FilesystemReader(kinds: [.ntfs], read: NTFSReader.map, recognise: NTFSReader.recognise),
         FilesystemReader(kinds: [.xfs], read: XFSReader.map, recognise: XFSReader.recognise),
         FilesystemReader(kinds: [.btrfs], read: BtrfsReader.map, recognise: BtrfsReader.recognise),
         FilesystemReader(kinds: [.exFAT], read: ExFATReader.map, recognise: ExFATReader.recognise),
         FilesystemReader(kinds: [.f2fs], read: F2FSReader.map, recognise: F2FSReader.recognise),
-        FilesystemReader(kinds: [.hfsPlus], read: HFSPlusReader.map),
+        FilesystemReader(kinds: [.hfsPlus], read: HFSPlusReader.map, recognise: HFSPlusReader.recognise),
         FilesystemReader(kinds: [.swap, ContentKind(rawValue: "swsuspend")], read: SwapReader.map),
         FilesystemReader(kinds: WholeReader.kinds, read: WholeReader.map),
     ]

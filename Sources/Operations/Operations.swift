@@ -102,7 +102,8 @@ struct OpenedDisk {
                 let disk = opened.selected.isWholeDisk ? opened.selected.disk : nil
                 return DiskToSurvey(
                     opened.source, path: opened.selected.path, model: disk?.model, serial: disk?.serial, wwn: disk?.wwn,
-                    bus: disk?.bus ?? (opened.selected.isFile ? "file" : nil))
+                    bus: disk?.bus ?? (opened.selected.isFile ? "file" : nil),
+                    findings: disk.map { DriveLock.findings($0.path) } ?? [])
             }, unlocking: unlocking.keys(disks), systems: host)
         return zip(disks, surveys).map {
             SourceDisk(name: $0.name, selected: $0.selected, source: $0.source, survey: $1)

@@ -27,7 +27,7 @@ struct LayerFormat: Sendable {
     let assemble: @Sendable (_ members: [StackMember], _ unlocking: Unlocking) throws(Fault) -> [Stack]
 
     /// All rows. Where members are missing, those of an earlier row are given up first: later ones usually lie on top.
-    static let all = [MDStack.format, LUKSStack.format, LVMStack.format, NamedLayers.format]
+    static let all = [MDStack.format, LUKSStack.format, LVMStack.format, NamedLayers.format, WindowsLayers.format]
 }
 
 /// What a member says of itself.

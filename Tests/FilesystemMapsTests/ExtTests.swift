@@ -156,8 +156,11 @@ struct ExtTests {
         #expect(map.states == [.dirty])
     }
 
-    @Test func aWrongSuperblockChecksumMakesItWhole() throws {
-        let map = try Self.spoiled { try poke($0, 1024 + 0x48, [9]) }
+    @Test func aWrongSuperblockChecksumInAllCopiesMakesItWhole() throws {
+        let map = try Self.spoiled { image in
+            // Four groups of 8 MiB.
+            for place in [1024, (8193 << 10), (24577 << 10)] as [UInt64] { try poke(image, place + 0x48, [9]) }
+        }
         #expect(map.states == [.damaged])
         #expect(map.identity.kind == .ext4)
     }
@@ -257,11 +260,17 @@ struct ExtTests {
     @Test func anUnreadableBitmapMakesItWholeInsteadOfFailing() throws {
         let folder = try ScratchFolder()
         let image = try Self.made(Shape(options: ["-t", "ext4"]), in: folder)
-        let bad = Faulty(
-            try FileSource(path: image), bad: ExtentList(Extent(from: ByteCount(4096), to: ByteCount(4608))))
-        let map = try FilesystemMaps.map(bad)
-        #expect(map.states == [.damaged])
-        #expect(map.wholeBecause?.contains("Input/output error") == true)
+        func map(badAt place: UInt64) throws -> VolumeMap {
+            let sector = Extent(from: ByteCount(place), to: ByteCount(place + 512))
+            return try FilesystemMaps.map(Faulty(try FileSource(path: image), bad: ExtentList(sector)))
+        }
+        let bitmap = try map(badAt: Self.firstBitmap(image) * 1024)
+        #expect(bitmap.states == [.damaged])
+        #expect(bitmap.wholeBecause?.contains("Input/output error") == true)
+        // A block that is kept for more descriptors is not needed for the map, and is in use.
+        let reserved = try map(badAt: 4096)
+        #expect(
+            reserved.states == [.clean] && reserved.used.contains(ByteCount(4096)), "\(reserved.wholeBecause ?? "")")
     }
 
     @Test func theEstimateIsNotBelowWhatResize2fsNeeds() throws {

@@ -93,6 +93,33 @@ struct MutationTests {
         #expect(partial > 100)
     }
 
+    /// Volumes without their first superblock or boot sector: the copies are changed, and what they lead to.
+    @Test(.enabled(if: mke2fs.path != nil && mkfat.path != nil, "e2fsprogs and dosfstools are needed"))
+    func mutatedSecondCopies() throws {
+        let folder = try ScratchFolder()
+        let image = try folder.file("x.img", .mebibytes(24))
+        // A journal, three groups; no checksum over the copy, which would end each test too early.
+        try mke2fs.check([
+            "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^uninit_bg", "-N", "128", image,
+        ])
+        try poke(image, 1024, [UInt8](repeating: 0, count: 1024))
+        let copy = 8193 << 10
+        var disk = MemoryDisk(try FileSource(path: image).bytes(at: .zero, count: 24 << 20))
+        let ext = try Self.run(
+            disk, places: [copy..<copy + 300, copy + 0x150..<copy + 0x180, 2048..<2048 + 192], count: 600, seed: 21
+        ) { try ExtReader.map($0, Identity(kind: .ext4)) }
+        #expect(ext > 20)
+        let fat = try folder.file("y.img", .mebibytes(34))
+        try mkfat.check(["-F", "32", "-s", "1", fat])
+        try poke(fat, 0, [UInt8](repeating: 0, count: 512))
+        disk = MemoryDisk(try FileSource(path: fat).bytes(at: .zero, count: 34 << 20))
+        let backup = 6 * 512
+        let mapped = try Self.run(disk, places: [backup + 11..<backup + 71], count: 300, seed: 22) {
+            try FATReader.map($0, Identity(kind: .fat))
+        }
+        #expect(mapped > 20)
+    }
+
     /// A log that waits to be replayed, with fields of its records changed and the checksums made right again.
     @Test(.enabled(if: canMountXFS && CrashSeries.isPossible, "XFS in the kernel and root are needed"))
     func mutatedXFSLogs() throws {

@@ -17,9 +17,9 @@ typedef void (*relight_ext_run)(void *context, uint64_t first_block, uint64_t bl
 /// Why no used map could be given though libext2fs opened the filesystem.
 enum relight_ext_problem {
     RELIGHT_EXT_OK = 0,
-    /// A group descriptor's checksum is wrong. `group` tells which.
+    /// The checksums of most group descriptors are wrong, or of the only one. `group` tells the first.
     RELIGHT_EXT_DESCRIPTOR_CHECKSUM = 1,
-    /// A group's bitmaps or inode table lie outside the filesystem.
+    /// The bitmaps or inode tables of most groups lie outside the filesystem.
     RELIGHT_EXT_OUTSIDE = 2,
     /// A group's own metadata are not marked as used.
     RELIGHT_EXT_METADATA_FREE = 3,
@@ -48,6 +48,9 @@ struct relight_ext_summary {
     uint64_t inodes_in_use;
     uint32_t inodes_per_group;
     uint32_t blocks_per_group;
+    /// Groups, and how many of them count as in use since their descriptors are damaged; `group` is the first.
+    uint32_t groups;
+    uint32_t broken_groups;
 };
 
 /// Opens the filesystem that `read` reads, checks its groups, and hands each run of used blocks to `run`.

@@ -22,6 +22,10 @@ int relight_logical_sector_size(int descriptor, uint32_t *bytes);
 int relight_physical_sector_size(int descriptor, uint32_t *bytes);
 /// Sets or clears the kernel's read-only mark (BLKROSET). 0, or the negated errno.
 int relight_set_read_only(int descriptor, int read_only);
+/// What a self-encrypting drive says of its lock (IOC_OPAL_GET_STATUS): OPAL_FL_* of linux/sed-opal.h. 0, or a negative errno:
+/// ENOTTY or EOPNOTSUPP where the drive or the kernel knows nothing of Opal.
+int relight_opal_status(int descriptor, uint32_t *flags);
+
 /// Drops the kernel's cached pages of the device (BLKFLSBUF). 0, or the negated errno.
 int relight_flush_buffers(int descriptor);
 /// Has the kernel read the partition table again (BLKRRPART). 0, or the negated errno.

@@ -57,13 +57,18 @@ enum BtrfsReader {
         }
     }
 
-    /// What libblkid does not recognise: a volume with Btrfs's magic where the first superblock lies, and a sound copy
-    /// of that elsewhere.
+    /// What libblkid does not recognise: a volume with Btrfs's magic where the first superblock lies, or nothing at all
+    /// up to there, and a sound copy of that elsewhere.
     @Sendable static func recognise(_ volume: any BlockSource) throws(Fault) -> Identity? {
         let place = BtrfsSuperblock.places[0]
         guard volume.holds(BtrfsSuperblock.size, at: place) else { return nil }
         let first = Fields("the superblock", try volume.bytes(at: place, count: BtrfsSuperblock.size))
-        guard first.matches("_BHRfS_M", at: 64), let member = try? BtrfsMember(volume) else { return nil }
+        if !first.matches("_BHRfS_M", at: 64) {
+            guard Lost.isBlank(first.bytes), Lost.isBlank(try volume.bytes(at: .zero, count: 65_536)) else {
+                return nil
+            }
+        }
+        guard let member = try? BtrfsMember(volume) else { return nil }
         let label = member.superblock.label
         return Identity(
             kind: .btrfs, usage: .filesystem, label: label.isEmpty ? nil : label, uuid: member.superblock.uuidText)
@@ -83,7 +88,7 @@ enum BtrfsReader {
         if member.isCopy || isMended {
             let what =
                 member.isCopy
-                ? "Its first superblock is damaged; another copy was used."
+                ? "Its first superblock (byte 65536) is damaged; the copy at byte \(member.superblock.place) was used."
                 : "A block of its trees is damaged; another copy was used."
             result.damage =
                 what + " Run `btrfs rescue super-recover` or `btrfs scrub` on it, or on what is restored from "

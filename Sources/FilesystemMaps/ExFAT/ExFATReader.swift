@@ -23,11 +23,21 @@ enum ExFATReader {
         try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in try map(volume, into: &result) }
     }
 
-    /// What libblkid does not recognise: a volume that begins with exFAT's name and has a sound backup boot region.
+    /// What libblkid does not recognise: a volume that begins with exFAT's name, or with a blank sector, and has a sound
+    /// backup boot region. In the second case nobody can tell whether it was unmounted, which its map says.
     @Sendable static func recognise(_ volume: any BlockSource) throws(Fault) -> Identity? {
         guard volume.holds(512, at: .zero) else { return nil }
         let first = Fields("the boot sector", try volume.bytes(at: .zero, count: 512))
-        guard first.matches(ExFATBootSector.name, at: 3), let (boot, _) = try? boot(volume) else { return nil }
+        let known: ExFATBootSector?
+        if Lost.isBlank(first.bytes) {
+            known =
+                [512, 1024, 2048, 4096].lazy.compactMap { size in
+                    try? region(volume, ExFATBootSector.regionSectors, size: size).boot
+                }.first
+        } else {
+            known = first.matches(ExFATBootSector.name, at: 3) ? try? boot(volume).0 : nil
+        }
+        guard let boot = known else { return nil }
         return Identity(kind: .exFAT, usage: .filesystem, uuid: boot.serialText)
     }
 
@@ -53,7 +63,7 @@ enum ExFATReader {
         }
         if isBackup {
             result.damage =
-                "Its boot region is damaged; the backup was used. Run `fsck.exfat` or chkdsk on it, or on what is "
+                "Its boot region (from byte 0 on) is damaged; the backup in sector \(ExFATBootSector.regionSectors) was used. Run `fsck.exfat` or chkdsk on it, or on what is "
                 + "restored from its image."
             result.states.append(.damaged)
         } else if boot.flags.contains(.mediaFailure) {

@@ -16,6 +16,9 @@ import MachineModel
 /// Where the journal is not empty, the bitmaps on the disk are of another moment than the rest. Then what is in use is
 /// what they say, together with what they say after the journal was replayed in memory (``JournalReplay``): whoever
 /// mounts or checks the restored filesystem replays the same journal and finds every block it then needs.
+///
+/// Where the superblock is damaged, a copy of it is used (``ExtBackup``). Where descriptors of groups are, which only
+/// their checksums can tell, those groups count as in use; their copies are out of date by nature.
 enum ExtReader {
     /// Descriptors of a 16 TiB filesystem with 4 KiB blocks take 8 MiB; far more is a lie.
     static let mostDescriptorBytes = ByteCount.mebibytes(256)
@@ -29,17 +32,31 @@ enum ExtReader {
     private static func map(
         _ volume: any BlockSource, _ identity: Identity, into result: inout VolumeMap
     ) throws(MapProblem) {
-        let superblock = try superblock(volume)
-        result.blockSize = superblock.blockSize
-        result.filesystemSize = superblock.size
+        let superblock: ExtSuperblock
+        do throws(MapProblem) {
+            superblock = try ExtReader.superblock(volume)
+            result.blockSize = superblock.blockSize
+            result.filesystemSize = superblock.size
+            guard !identity.badChecksum else { throw .damaged("Its superblock's checksum is wrong.") }
+        } catch {
+            guard case .whole(_, .damaged) = error else { throw error }
+            return try map(volume, into: &result, without: error)
+        }
+        try mapReplayed(volume, superblock, into: &result)
+    }
+
+    /// The map by `superblock`, which is a copy of the damaged one where that `isCopy`.
+    static func mapReplayed(
+        _ volume: any BlockSource, _ superblock: ExtSuperblock, into result: inout VolumeMap, isCopy: Bool = false
+    ) throws(MapProblem) {
         try requireReadable(superblock, on: volume)
-        guard !identity.badChecksum else { throw .damaged("Its superblock's checksum is wrong.") }
         if superblock.incompatible.contains(.recover) { result.states.append(.journalToReplay) }
-        let replay = try replay(volume, superblock)
-        try requireWithoutErrors(superblock)
+        let replay = try replay(volume, superblock, isCopy: isCopy)
+        try requireWithoutErrors(superblock, isCopy: isCopy)
         guard let replay else {
             let (used, summary) = try used(volume, superblock)
             result.used = used
+            guard summary.broken_groups == 0 else { return note(summary, in: &result) }
             result.states = [.clean]
             result.minimum = result.filesystemSize.map { estimate(used.byteCount, summary, of: $0) }
             result.minimumIs = "estimated"
@@ -53,17 +70,27 @@ enum ExtReader {
         // An online resize may wait in the journal too: the filesystem may then be larger than it says now.
         result.filesystemSize = [superblock.size, after.size].compactMap { $0 }.max()
         try requireReadable(after, on: volume)
-        try requireWithoutErrors(after)
-        let final = try used(replay.volume, after).list
+        try requireWithoutErrors(after, isCopy: isCopy)
+        let (final, summary) = try used(replay.volume, after)
+        if summary.broken_groups > 0 { note(summary, in: &result) }
         for extent in replay.journal.extents where !final.covers(extent) {
             throw .damaged("After its journal is replayed, a part of the journal would be free.")
         }
         result.used = final.union(try used(volume, superblock, isInFlux: true).list)
     }
 
+    /// Says which groups count as in use since their descriptors are damaged.
+    private static func note(_ summary: relight_ext_summary, in result: inout VolumeMap) {
+        result.damage =
+            "\(summary.broken_groups) of its \(summary.groups) group descriptors are damaged, the first that of group "
+            + "\(summary.group): all of those groups count as in use. Run `e2fsck` on it, or on what is restored from its "
+            + "image."
+        result.states.append(.damaged)
+    }
+
     /// What waits in the journal, or `nil`.
     private static func replay(
-        _ volume: any BlockSource, _ superblock: ExtSuperblock
+        _ volume: any BlockSource, _ superblock: ExtSuperblock, isCopy: Bool
     ) throws(MapProblem) -> JournalReplay? {
         let isPending = superblock.incompatible.contains(.recover)
         guard superblock.compatible.contains(.journal) else {
@@ -85,7 +112,7 @@ enum ExtReader {
                 throw .whole(
                     "It was not unmounted: its journal waits to be replayed, and until then its bitmaps do not tell what "
                         + "is in use. \(reason)", state)
-            case .whole(_, .damaged):
+            case .whole(_, .damaged) where !isCopy:
                 // Nothing is said to wait, so that nobody would replay a journal in which this cannot be read.
                 return nil
             default: throw error
@@ -96,9 +123,12 @@ enum ExtReader {
     /// The superblock of what lies in `volume`.
     private static func superblock(_ volume: any BlockSource) throws(MapProblem) -> ExtSuperblock {
         let fields = try Fields("its superblock", of: volume, at: ExtSuperblock.offset, count: ExtSuperblock.size)
-        do throws(FieldError) { return try ExtSuperblock(parsing: fields.bytes) } catch {
+        let superblock: ExtSuperblock
+        do throws(FieldError) { superblock = try ExtSuperblock(parsing: fields.bytes) } catch {
             throw .damaged("Its superblock is damaged: \(error).")
         }
+        guard superblock.isSound(fields.bytes) else { throw .damaged("Its superblock's checksum is wrong.") }
+        return superblock
     }
 
     /// The bytes in use by the bitmaps in `volume`, which are not compared with anything where they are `isInFlux`.
@@ -156,14 +186,15 @@ enum ExtReader {
     }
 
     /// Throws where the filesystem itself says that its bitmaps are not to be trusted.
-    private static func requireWithoutErrors(_ superblock: ExtSuperblock) throws(MapProblem) {
+    private static func requireWithoutErrors(_ superblock: ExtSuperblock, isCopy: Bool) throws(MapProblem) {
         // resize2fs sets this mark too while it works, so that a resize that was interrupted bears it.
         if superblock.state.contains(.errors) {
             throw .whole(
                 "It is marked as having errors, or as being resized: run e2fsck on it before its bitmaps can be relied on.",
                 .dirty)
         }
-        if !superblock.state.contains(.valid) {
+        // In copies it is never said to be valid; the journal tells.
+        if !superblock.state.contains(.valid), !isCopy {
             throw .whole(
                 superblock.compatible.contains(.journal)
                     ? "It was not cleanly unmounted, so its bitmaps may be out of date."

@@ -96,6 +96,17 @@ struct ExtSuperblock: Hashable {
         }
     }
 
+    /// Whether the checksum at the end of the superblock's 1024 bytes is right, where it has one: the CRC-32C of those before
+    /// it.
+    func isSound(_ bytes: [UInt8]) -> Bool {
+        let span = unsafe bytes.span.bytes
+        let metadataChecksums: UInt32 = 0x400
+        guard let features = try? span.littleEndian(UInt32.self, "s_feature_ro_compat", at: 0x64),
+            let stored = try? span.littleEndian(UInt32.self, "s_checksum", at: 0x3FC)
+        else { return false }
+        return features & metadataChecksums == 0 || stored == JournalChecksum.crc32c(.max, bytes.prefix(0x3FC))
+    }
+
     /// Whether its journal is on another device.
     var hasExternalJournal: Bool { journalDevice != 0 || journalUUID.contains { $0 != 0 } }
 

@@ -18,14 +18,16 @@ enum F2FSReader {
         try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in try map(volume, into: &result) }
     }
 
-    /// What libblkid does not recognise: a volume with F2FS's magic where the first superblock lies, and a sound copy.
+    /// What libblkid does not recognise: a volume with F2FS's magic where the first superblock lies, or nothing, and a
+    /// sound copy.
     @Sendable static func recognise(_ volume: any BlockSource) throws(Fault) -> Identity? {
         let place = F2FSSuperblock.places[0]
         guard volume.holds(F2FSSuperblock.size, at: place) else { return nil }
         let first = Fields("the superblock", try volume.bytes(at: place, count: F2FSSuperblock.size))
-        guard (try? first.little(UInt32.self, "magic", at: 0)) == 0xF2F5_2010,
-            let (superblock, _) = try? superblock(volume)
-        else { return nil }
+        if (try? first.little(UInt32.self, "magic", at: 0)) != 0xF2F5_2010 {
+            guard Lost.isBlank(first.bytes), Lost.isBlank(try volume.bytes(at: .zero, count: 1024)) else { return nil }
+        }
+        guard let (superblock, _) = try? superblock(volume) else { return nil }
         return Identity(
             kind: .f2fs, usage: .filesystem, label: superblock.label.isEmpty ? nil : superblock.label,
             uuid: superblock.uuidText)
@@ -47,7 +49,7 @@ enum F2FSReader {
         try checkpoint.requireClean(volume, superblock)
         if isCopy {
             result.damage =
-                "Its first superblock is damaged; the copy was used. Run `fsck.f2fs` on it, or on what is restored from "
+                "Its first superblock (byte 1024) is damaged; the copy at byte 5120 was used. Run `fsck.f2fs` on it, or on what is restored from "
                 + "its image."
             result.states.append(.damaged)
         }

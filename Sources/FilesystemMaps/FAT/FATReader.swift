@@ -15,17 +15,15 @@ import Threads
 /// it (``FATTree``). Nothing orders what is written to a FAT: after a crash, or where sectors of the table were lost, a
 /// directory may name files whose clusters the table calls free. All copies count, also where the boot sector says that
 /// only one of them is kept up to date: not every system heeds that. A copy that cannot be read is done without.
+///
+/// A damaged boot sector of FAT32 is replaced by its backup in sector 6; FAT12 and FAT16 have none.
 enum FATReader {
     @Sendable static func map(_ volume: any BlockSource, _ identity: Identity) throws(Fault) -> VolumeMap {
         try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in try map(volume, into: &result) }
     }
 
     private static func map(_ volume: any BlockSource, into result: inout VolumeMap) throws(MapProblem) {
-        let sector = try Fields("the boot sector", of: volume, at: .zero, count: 512)
-        let boot: FATBootSector
-        do throws(FieldError) { boot = try FATBootSector(parsing: sector.bytes) } catch {
-            throw .damaged("Its boot sector is damaged: \(error).")
-        }
+        let (boot, backup) = try boot(volume)
         result.blockSize = boot.clusterBytes
         result.filesystemSize = boot.size
         guard boot.size <= volume.length else {
@@ -41,6 +39,13 @@ enum FATReader {
                 "A part of one of its two allocation tables cannot be read; the other was used. Image it now and replace "
                 + "the disk."
         }
+        if let backup {
+            if !result.states.contains(.damaged) { result.states.append(.damaged) }
+            let what =
+                "Its boot sector (byte 0) is damaged; the backup at byte \(backup.bytes) was used. Run `fsck.fat` or chkdsk "
+                + "on it, or on what is restored from its image."
+            result.damage = result.damage.map { "\(what) \($0)" } ?? what
+        }
         guard walk.hasHead else {
             throw .damaged("Its allocation table does not begin as one does: its first sectors were lost.")
         }
@@ -48,6 +53,53 @@ enum FATReader {
         try tree.check()
         result.used = walk.used.list
         if result.states.isEmpty { result.states = [.clean] }
+    }
+}
+
+extension FATReader {
+    /// What libblkid does not recognise: a volume whose first sector is blank or still has FAT32's name, and whose backup
+    /// boot sector is sound.
+    @Sendable static func recognise(_ volume: any BlockSource) throws(Fault) -> Identity? {
+        guard volume.holds(512, at: .zero) else { return nil }
+        let first = Fields("the boot sector", try volume.bytes(at: .zero, count: 512))
+        guard Lost.isBlank(first.bytes) || first.matches(FATBootSector.name32, at: 82),
+            let backup = try? backup(volume)
+        else { return nil }
+        let serial = Hex.number(backup.boot.serial)
+        let digits = String(repeating: "0", count: max(0, 8 - serial.utf8.count)) + serial
+        return Identity(
+            kind: .fat, usage: .filesystem, uuid: "\(digits.prefix(4))-\(digits.suffix(4))", version: "FAT32")
+    }
+
+    /// The boot sector; where it is damaged its backup, and where that lies.
+    private static func boot(_ volume: any BlockSource) throws(MapProblem) -> (FATBootSector, backup: ByteCount?) {
+        let problem: FieldError
+        let first = try Fields("the boot sector", of: volume, at: .zero, count: 512)
+        do throws(FieldError) { return (try FATBootSector(parsing: first.bytes), nil) } catch { problem = error }
+        guard let backup = try backup(volume) else { throw .damaged("Its boot sector is damaged: \(problem).") }
+        return (backup.boot, backup.place)
+    }
+
+    /// FAT32's backup boot sector, which Microsoft's specification puts into sector 6 and nowhere else.
+    private static func backup(
+        _ volume: any BlockSource
+    ) throws(MapProblem) -> (boot: FATBootSector, place: ByteCount)? {
+        for size in [512, 1024, 2048, 4096] as [UInt64] {
+            let place = ByteCount(6 * size)
+            let fields: Fields
+            do throws(MapProblem) {
+                fields = try Fields("the backup boot sector", of: volume, at: place, count: 512)
+            } catch {
+                if case .fault(let fault) = error, fault.code == .interrupted { throw error }
+                continue
+            }
+            guard fields.matches(FATBootSector.name32, at: 82), fields.bytes[510] == 0x55, fields.bytes[511] == 0xAA,
+                let boot = try? FATBootSector(parsing: fields.bytes), boot.is32, boot.bytesPerSector.bytes == size,
+                try fields.little(UInt16.self, "BPB_BkBootSec", at: 50) == 6, boot.size <= volume.length
+            else { continue }
+            return (boot, place)
+        }
+        return nil
     }
 }
 

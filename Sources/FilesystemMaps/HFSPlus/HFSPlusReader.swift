@@ -12,8 +12,9 @@ import Threads
 /// and its copy before the volume's end. A wrapper is used whole.
 ///
 /// The allocation file is believed when the volume was cleanly unmounted, its journal is empty, as many blocks are free
-/// as the header says, and the special files are in use by it. The copy of the header is not kept up to date: where
-/// the header is damaged the volume is whole. Files that have more than eight pieces would need the extents overflow
+/// as the header says, and the special files are in use by it. The copy of the header is not kept up to date in all
+/// fields: it replaces a damaged header only where that is the same in those that tell how the volume lies, and what the
+/// others say is then taken from the damaged one. Files that have more than eight pieces would need the extents overflow
 /// file, which is not read: an allocation file with more makes the volume whole.
 enum HFSPlusReader {
     /// Bytes of the allocation file read at a time: a multiple of eight.
@@ -33,7 +34,7 @@ enum HFSPlusReader {
                 throw .damaged("The HFS+ volume in its wrapper lies outside of it.")
             }
         }
-        let header = try header(volume, place)
+        let (header, isCopy) = try header(volume, place)
         result.blockSize = ByteCount(header.blockSize)
         result.filesystemSize = place.start + header.volumeSize
         guard header.volumeSize <= place.length else {
@@ -77,18 +78,43 @@ enum HFSPlusReader {
             fixed += [Extent(from: .zero, to: place.start), Extent(from: place.end, to: volume.length)]
         }
         result.used = used.union(ExtentList(fixed))
+        if isCopy {
+            result.damage =
+                "Its volume header (byte \(place.start.bytes + HFSPlusHeader.place)) is damaged; the copy before its end was "
+                + "used. Run `fsck.hfsplus` or Disk Utility on it, or on what is restored from its image."
+            result.states.append(.damaged)
+        }
         if result.states.isEmpty { result.states = [.clean] }
     }
 
-    private static func header(_ volume: any BlockSource, _ place: Extent) throws(MapProblem) -> HFSPlusHeader {
+    /// What libblkid does not recognise: a volume with a damaged header of which the copy tells how it must be.
+    @Sendable static func recognise(_ volume: any BlockSource) throws(Fault) -> Identity? {
+        let place = Extent(from: .zero, to: volume.length)
+        guard volume.length >= .kibibytes(4), let (_, isCopy) = try? header(volume, place), isCopy else { return nil }
+        return Identity(kind: .hfsPlus, usage: .filesystem)
+    }
+
+    /// The volume header, and whether parts of it are from its copy.
+    private static func header(
+        _ volume: any BlockSource, _ place: Extent
+    ) throws(MapProblem) -> (HFSPlusHeader, isCopy: Bool) {
         let fields = try Fields(
             "the volume header", of: volume, at: place.start + ByteCount(HFSPlusHeader.place), count: HFSPlusHeader.size
         )
         let problem: FieldError
-        do throws(FieldError) { return try HFSPlusHeader(parsing: fields.bytes) } catch { problem = error }
+        do throws(FieldError) { return (try HFSPlusHeader(parsing: fields.bytes), false) } catch { problem = error }
         let copy = try? Fields(
             "the copy of the volume header", of: volume, at: place.end - .kibibytes(1), count: HFSPlusHeader.size)
         let isSound = copy.map { (try? HFSPlusHeader(parsing: $0.bytes)) != nil } ?? false
+        // blockSize and totalBlocks, and where the special files lie: signature, version or dates are what is damaged. What
+        // the copy may be behind in (attributes, the journal's place, free blocks) is the header's own.
+        if isSound, let copy, fields.bytes[40..<48].elementsEqual(copy.bytes[40..<48]),
+            fields.bytes[112..<512].elementsEqual(copy.bytes[112..<512])
+        {
+            var mended = copy.bytes
+            for range in [4..<8, 12..<16, 48..<52] { mended.replaceSubrange(range, with: fields.bytes[range]) }
+            if let header = try? HFSPlusHeader(parsing: mended) { return (header, true) }
+        }
         throw .damaged(
             "Its volume header is damaged: \(problem)."
                 + (isSound ? " The copy before its end is sound: `fsck.hfsplus` or Disk Utility can put it back." : ""))

@@ -24,11 +24,13 @@ enum XFSReader {
         try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in try map(volume, into: &result) }
     }
 
-    /// What libblkid does not recognise: a volume that begins with XFS's magic and has a sound copy of the superblock.
+    /// What libblkid does not recognise: a volume that begins with XFS's magic, or with a blank sector, and has a sound copy of
+    /// the superblock.
     @Sendable static func recognise(_ volume: any BlockSource) throws(Fault) -> Identity? {
         guard volume.holds(XFSSuperblock.size, at: .zero) else { return nil }
         let first = Fields("the superblock", try volume.bytes(at: .zero, count: XFSSuperblock.size))
-        guard first.matches("XFSB", at: 0), let (superblock, _) = try? superblock(volume) else { return nil }
+        guard first.matches("XFSB", at: 0) || Lost.isBlank(first.bytes), let (superblock, _) = try? superblock(volume)
+        else { return nil }
         return Identity(
             kind: .xfs, usage: .filesystem, label: superblock.label.isEmpty ? nil : superblock.label,
             uuid: superblock.uuidText)
@@ -40,7 +42,7 @@ enum XFSReader {
         result.filesystemSize = superblock.size
         if isCopy {
             result.damage =
-                "Its superblock is damaged; the copy of the second allocation group was used. Run xfs_repair on it, or on "
+                "Its superblock (byte 0) is damaged; the copy of the second allocation group was used. Run xfs_repair on it, or on "
                 + "what is restored from its image."
             result.states.append(.damaged)
         }
