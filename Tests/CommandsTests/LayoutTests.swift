@@ -387,7 +387,7 @@ struct LayoutRefusalTests {
 
     /// Whatever a stored plan is changed to, it is refused before the first write or does what it says.
     @Test(arguments: [
-        (#"v["treatment"] = {"do": "shrink", "to": 20 << 20, "by": "resize2fs"}"#, 4),
+        (#"v["treatment"] = {"do": "shrink", "to": 1 << 20, "by": "resize2fs"}"#, 4),
         (#"v["treatment"] = {"do": "shrink", "to": 1 << 60, "by": "resize2fs"}"#, 4),
         (#"v["treatment"] = {"do": "recreate", "by": "sh"}"#, 4), (#"v["treatment"] = {"do": "erase"}"#, 2),
         (#"v["sourceNumber"] = 2"#, 4), (#"v["sourceNumber"] = -1"#, 4), (#"v["number"] = 3"#, 4),

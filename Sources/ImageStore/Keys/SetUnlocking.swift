@@ -89,9 +89,10 @@ struct KeySlots {
             }
             if let sound {
                 slots.append(sound)
-            } else if !damaged.contains(where: { ObjectName.id($0.name, suffix: ".key") == id }) {
+            } else if !foreign.isEmpty || !damaged.contains(where: { ObjectName.id($0.name, suffix: ".key") == id }) {
                 // Left by a run that ended before its set had a header; another one was made here since.
                 missing.removeAll { ObjectName.id($0, suffix: ".key") == id }
+                damaged.removeAll { ObjectName.id($0.name, suffix: ".key") == id }
                 continue
             } else {
                 lost.append(id)

@@ -141,6 +141,7 @@ public struct SetRepair {
         else { return "The other copy is gone." }
         switch try kind.look(handle, other, set) {
         case .damaged(let problem): return "The other copy is damaged too. \(problem)"
+        case .foreign: return "The other copy is another set's."
         case .sound(let bytes):
             try replace(item.file, in: target, with: bytes)
             // Somebody may have removed the object meanwhile: whoever of the two is later removes what is left.
@@ -208,6 +209,8 @@ public struct SetRepair {
         enum State {
             case sound([UInt8])
             case damaged(String)
+            /// A sound key slot of a set that is not this one.
+            case foreign
         }
 
         /// Checks every byte of an object, without a key.
@@ -225,9 +228,10 @@ public struct SetRepair {
                 switch self {
                 case .key:
                     let slot = try unsafe KeySlot(bytes.span.bytes)
-                    guard ObjectName.id(name, suffix: suffix) == slot.id, slot.set == set else {
-                        return .damaged("It is the key slot of another set.")
+                    guard ObjectName.id(name, suffix: suffix) == slot.id else {
+                        return .damaged("It is another key slot.")
                     }
+                    guard slot.set == set else { return .foreign }
                 case .point:
                     guard size >= PointFile.headerSize else { return .damaged("It is cut off.") }
                     let head = Array(bytes[..<PointFile.headerSize])
@@ -255,14 +259,22 @@ public struct SetRepair {
     private func plan(_ kind: SmallKind, _ report: inout RepairReport) throws(Fault) {
         for first in firstNames(kind.folder, kind.suffix) {
             var copies: [Copy] = []
+            var isForeign = false
             for name in [first, ObjectName.copy(of: first)] {
                 copies += try self.copies(name) { (_, handle) throws(Fault) in
                     report.files += 1
                     report.read = report.read.adding(handle.size) ?? report.read
-                    if case .damaged(let what) = try kind.look(handle, name, set) { return what }
-                    return nil
+                    switch try kind.look(handle, name, set) {
+                    case .sound: return nil
+                    case .damaged(let what): return what
+                    case .foreign:
+                        isForeign = true
+                        return nil
+                    }
                 }
             }
+            // Left by a run that ended before its set had a header: it opens nothing here, whole or not.
+            if isForeign { continue }
             for copy in copies {
                 guard let what = copy.problem else { continue }
                 let other = copies.first { $0.problem == nil }

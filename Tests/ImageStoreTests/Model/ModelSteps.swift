@@ -301,7 +301,11 @@ final class ModelWorld {
         }
         guard let report, result.fault == nil else { return ModelWorld.outcome(result) }
         let after = try set.objects()
+        let reader = try SetReader(set.place.store, keys: set.keys)
+        let slots = try KeySlots(reader.store, reader.set).slots.map(\.id)
         for name in damaged where after[name] != set.shadow[name] {
+            // A slot of a set that was killed before it had a header is nobody's.
+            if let id = ObjectName.id(name, suffix: ".key"), !slots.contains(id) { continue }
             // From its copy, or the pack's own parity.
             let copy = ModelSet.counterpart(name)
             let hasCopy = copy.map { set.shadow[$0] != nil && before[$0] == set.shadow[$0] } ?? false
