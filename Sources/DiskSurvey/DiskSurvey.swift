@@ -195,7 +195,7 @@ public enum DiskSurvey {
             map.minimumIs = nil
             if !map.states.contains(.damaged) { map.states.append(.damaged) }
             mayBeMember = false
-        } else if partition.type == storageSpaces, map.wholeBecause != nil {
+        } else if partition.type == storageSpaces {
             layer = WindowsLayers.storageSpaces
         }
         return LookedVolume(

@@ -23,8 +23,8 @@ public protocol FilesystemMaker: Sendable {
     /// Throws `tool.missing` unless its programs are installed.
     func require() throws(Fault)
     /// Makes a filesystem in the file at `path` with the identity and the features of the one in the file `old`, which is
-    /// mounted at `folder`.
-    func make(_ path: String, as old: String, mountedAt folder: String) throws(Fault)
+    /// mounted at `folder`, for a disk of `sectors`.
+    func make(_ path: String, as old: String, mountedAt folder: String, sectors: SectorSize) throws(Fault)
 }
 
 /// The table of families that are made anew.
@@ -62,12 +62,14 @@ public struct Recreator: Sendable {
     /// The program that makes the filesystem.
     public var program: String { maker.maker.name }
 
-    /// A filesystem of `size` bytes with the files of the one in `volume`, compared with them and found sound by its own
+    /// A filesystem of `size` bytes, for a disk of `sectors`, with the files of the one in `volume`, compared with them and found sound by its own
     /// checker. Nothing of `volume` changes. Throws `tool.failed`, `scratch.full`, what reading `volume` throws,
     /// `interrupted`, `no-access`.
-    public func recreate(_ volume: any BlockSource, size: ByteCount) throws(Fault) -> ShrunkVolume {
+    public func recreate(
+        _ volume: any BlockSource, size: ByteCount, sectors: SectorSize
+    ) throws(Fault) -> ShrunkVolume {
         let old = OverlayVolume(volume, blockSize: .kibibytes(4), room: room, remembersAll: true)
-        let place = ZeroVolume(length: size, sectorSize: volume.sectorSize, name: volume.name)
+        let place = ZeroVolume(length: size, sectorSize: sectors, name: volume.name)
         let new = OverlayVolume(place, copiedFrom: old, room: room)
         events(.step("\(volume.name): making \(maker.type) of \(size) and copying the files into it"))
         let (maker, checking, events) = (maker, checking, events)
@@ -83,7 +85,7 @@ public struct Recreator: Sendable {
                 // Mounted for writing: a log that waits is replayed, on the overlay.
                 try MountedVolume.use(paths.old, type: maker.type, options: ["loop"] + maker.mountOptions) {
                     (source) throws(Fault) in
-                    try maker.make(paths.new, as: paths.old, mountedAt: source)
+                    try maker.make(paths.new, as: paths.old, mountedAt: source, sectors: sectors)
                     try MountedVolume.use(paths.new, type: maker.type, options: ["loop"] + maker.mountOptions) {
                         (target) throws(Fault) in
                         try Recreator.copy(source, target)

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import Findings
+import Geometry
 import MachineModel
 import Tools
 
@@ -20,10 +21,10 @@ struct XFSMaker: FilesystemMaker {
         for tool in [maker, info, admin] { _ = try tool.requirePath() }
     }
 
-    func make(_ path: String, as old: String, mountedAt folder: String) throws(Fault) {
+    func make(_ path: String, as old: String, mountedAt folder: String, sectors: SectorSize) throws(Fault) {
         let shown = try info.check([folder], seconds: 300).standardOutput
         let identity = try admin.check(["-lu", old], seconds: 300).standardOutput
-        var arguments = ["-q", "-f"] + XFSMaker.features(shown)
+        var arguments = ["-q", "-f"] + (try XFSMaker.features(shown, sectors: sectors))
         for line in identity.split(separator: "\n") {
             if line.hasPrefix("UUID = ") { arguments += ["-m", "uuid=\(line.dropFirst(7))"] }
             if line.hasPrefix("label = \""), line.hasSuffix("\""), line.count > 10 {
@@ -39,7 +40,10 @@ struct XFSMaker: FilesystemMaker {
 
     /// mkfs.xfs's options for what xfs_info shows of a filesystem. What it does not show stays as it is made by default
     /// only where it has no bearing on who can read it.
-    static func features(_ shown: String) -> [String] {
+    ///
+    /// Its sectors are no smaller than the disk's: the kernel mounts it nowhere else. Throws `unsupported` where its blocks
+    /// are smaller than that.
+    static func features(_ shown: String, sectors: SectorSize) throws(Fault) -> [String] {
         var values: [String: String] = [:]
         var section = ""
         for line in shown.split(separator: "\n") {
@@ -64,7 +68,15 @@ struct XFSMaker: FilesystemMaker {
             if let flag = value("sparse") { options += ["-i", "sparse=\(flag)"] }
             if let flag = value("nrext64") { options += ["-i", "nrext64=\(flag)"] }
         }
-        if let size = value("sectsz") { options += ["-s", "size=\(size)"] }
+        if let blocks = values["data.bsize"].flatMap({ UInt32($0) }), blocks < sectors.bytes {
+            throw Fault(
+                .unsupported,
+                what: "Its blocks have \(blocks) bytes, and cannot be kept on a disk of \(sectors.bytes)-byte sectors.",
+                remedy: "Restore it to a disk of 512-byte sectors.")
+        }
+        if let size = value("sectsz").flatMap({ UInt32($0) }) {
+            options += ["-s", "size=\(max(size, sectors.bytes))"]
+        }
         if let size = values["data.bsize"] { options += ["-b", "size=\(size)"] }
         if let size = values["naming.bsize"] { options += ["-n", "size=\(size)"] }
         if let flag = values["naming.ftype"], value("crc") == "0" { options += ["-n", "ftype=\(flag)"] }

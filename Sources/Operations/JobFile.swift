@@ -286,6 +286,7 @@ private struct JobOption {
         JobOption(key: "layout", kind: .choice(["exact", "keep", "proportional", "fill"])),
         JobOption(key: "size", kind: .map), JobOption(key: "sizes", kind: .map, word: "--size"),
         JobOption(key: "drop", kind: .list), JobOption(key: "recreate", kind: .list),
+        JobOption(key: "scratch", kind: .text),
         JobOption(key: "table", kind: .choice(["auto", "mbr", "gpt"])),
         JobOption(key: "firmware", kind: .choice(["auto", "bios", "uefi"])),
         JobOption(key: "ids", kind: .choice(["keep", "new"])), JobOption(key: "resume", kind: .later),

@@ -1,6 +1,7 @@
 // Relight: recovery environment toolkit.
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+import FilesystemResize
 public import Findings
 import Geometry
 public import ImageStore
@@ -102,8 +103,14 @@ public enum Restore {
             plan = try make(assignments)
         } catch {
             guard let scratch, error.reasons.allSatisfy({ $0.code == .targetTooSmall }) else { throw error }
-            let measured = try Restore.measured(
-                point, Set(assignments.map(\.sourceIndex)), room: scratch, events: events)
+            // Measuring takes long: only where the most it could find would help.
+            var hopeful = assignments
+            for index in hopeful.indices { hopeful[index].source = Restore.atBest(hopeful[index].source) }
+            guard (try? make(hopeful)) != nil else { throw error }
+            guard
+                let measured = try measuredIfPossible(
+                    point, Set(assignments.map(\.sourceIndex)), room: scratch, events: events)
+            else { throw error }
             guard measured != point.facts.disks else { throw error }
             for index in assignments.indices { assignments[index].source = measured[assignments[index].sourceIndex] }
             plan = try make(assignments)
@@ -153,6 +160,62 @@ public enum Restore {
         return result
     }
 
+    /// What speaks against carrying `plan` out from `point`: it leaves volumes out without saying so, or says other things of
+    /// them than the point. A stored plan is a text that anyone may have changed.
+    static func requireAgreement(of plan: RestorePlan, with point: RecoveryPoint) throws(Fault) {
+        func refuse(_ what: String, _ disk: DiskPlan) -> Fault {
+            Fault(
+                .planRefused, what: "The plan does not agree with the recovery point. \(what)", place: disk.target.path,
+                remedy: "Make it again: `relight plan`.")
+        }
+        for disk in plan.disks {
+            guard point.facts.disks.indices.contains(disk.sourceIndex) else {
+                throw refuse("The point has no disk \(disk.sourceIndex + 1).", disk)
+            }
+            let source = point.facts.disks[disk.sourceIndex]
+            let numbers = disk.volumes.map(\.sourceNumber)
+            if disk.keeps == nil {
+                for volume in source.volumes
+                where !numbers.contains(volume.number) && !disk.dropped.contains(where: { $0.number == volume.number })
+                {
+                    throw refuse("It neither restores volume \(volume.number) nor says that it is dropped.", disk)
+                }
+            }
+            for planned in disk.volumes {
+                guard let volume = source.volumes.first(where: { $0.number == planned.sourceNumber }),
+                    volume.kind == planned.kind, volume.extent == planned.source
+                else { throw refuse("Volume \(planned.sourceNumber) is another one there.", disk) }
+            }
+        }
+    }
+
+    /// The disks with their volumes' smallest sizes measured; `nil`, and a notice, where that cannot be done here.
+    private static func measuredIfPossible(
+        _ point: RecoveryPoint, _ chosen: Set<Int>, room: ScratchRoom, events: @escaping EventHandler
+    ) throws(Fault) -> [DiskModel]? {
+        do throws(Fault) {
+            return try measured(point, chosen, room: room, events: events)
+        } catch {
+            if error.code == .interrupted { throw error }
+            events(.finding(Finding(.notice, "volume.not-measured", what: "\(error.what) \(error.remedy)")))
+            return nil
+        }
+    }
+
+    /// A disk's volumes as small as what they hold, where they can be shrunk at all.
+    private static func atBest(_ disk: DiskModel) -> DiskModel {
+        var disk = disk
+        for index in disk.volumes.indices {
+            let volume = disk.volumes[index]
+            guard FilesystemTools.tool(for: volume.kind)?.canShrink == true, volume.wholeBecause == nil else {
+                continue
+            }
+            disk.volumes[index].minimum = min(volume.minimum ?? volume.used, volume.used)
+            disk.volumes[index].minimumIs = "measured"
+        }
+        return disk
+    }
+
     /// Looks at the targets of a stored plan again: everything that speaks against writing to them now.
     public static func objections(to plan: RestorePlan, from set: OpenedSet) throws(Fault) -> [Fault] {
         try plan.requireSound()
@@ -164,6 +227,12 @@ public enum Restore {
             let now = try assessor.assess(
                 disk.target.path, part: disk.keeps == nil ? nil : disk.volumes.first?.number)
             result += now.objections
+            if now.pin.path != disk.target.path {
+                result.append(
+                    Fault(
+                        .planRefused, what: "The plan names this target by another path than its own.",
+                        place: disk.target.path, remedy: "Make a new plan with `relight plan`."))
+            }
             if let need = loopNeeded(disk, scan) { result.append(need) }
             if now.objections.isEmpty, now.holds != disk.overwrites {
                 func words(_ held: [String]) -> String { held.isEmpty ? "nothing" : held.joined(separator: "; ") }
@@ -189,6 +258,7 @@ public enum Restore {
                 what: "The plan was made for the recovery point \(plan.point), not for \(point.summary.id).",
                 remedy: "Make a new plan: `relight plan`.")
         }
+        try requireAgreement(of: plan, with: point)
         let source = PointSource(point, onDamage: onDamage)
         let reports: [DiskReport]
         do throws(Fault) {

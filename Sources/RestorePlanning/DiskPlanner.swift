@@ -390,6 +390,7 @@ struct DiskPlanner {
             if let blocked = part.blocked { reasons.append(blocked) }
             return
         }
+        if isMisplaced(part, extent.length.bytes, "\(path):\(wanted.target)") { return }
         if request.wishes.layout != .fill, extent.length.bytes > part.length { part.maximum = part.length }
         let reason =
             extent.length.bytes == part.length
@@ -422,6 +423,7 @@ struct DiskPlanner {
             var part = part(
                 Partition(number: volume.number, first: LBA(0), sectors: 1, type: .mbr(0x83)), volume, volume.extent)
             if layout == .exact { part.minimum = part.length }
+            if isMisplaced(part, room.bytes, target.path) { continue }
             let grows = (layout == .fill || layout == .proportional) && part.maximum > part.length
             guard room.bytes >= part.minimum else {
                 refuseTooSmall([part], needs: part.minimum, tail: 0)
@@ -441,6 +443,27 @@ struct DiskPlanner {
         }
         plan.free = target.size.subtracting(plan.volumes.map(\.target.end).max() ?? .zero) ?? .zero
         nothingGrows()
+    }
+
+    /// Whether a part is refused in a place of `length` bytes because what describes it lies at its end: firmware and
+    /// drivers would not find it there. md may have it at the start; that is not known, so it is a warning.
+    private mutating func isMisplaced(_ part: Part, _ length: UInt64, _ place: String) -> Bool {
+        guard let kind = part.volume?.kind, ContentKind.endBound.contains(kind), length != part.length else {
+            return false
+        }
+        if kind.rawValue == "linux_raid_member" {
+            note(
+                .warning, "volume.end-bound",
+                "A member of an md array of version 0.90 or 1.0 is found by what lies at its end: in a place of another size "
+                    + "the array would not find it. Versions 1.1 and 1.2 are not harmed.", place)
+            return false
+        }
+        refuse(
+            .planRefused,
+            "A \(kind.rawValue) is found by what lies at its end; it needs a place of exactly \(part.length) bytes.",
+            place,
+            "Restore it to a disk or partition of that size.")
+        return true
     }
 
     private mutating func nothingGrows() {

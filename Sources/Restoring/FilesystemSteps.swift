@@ -106,10 +106,12 @@ extension Restorer {
             events(
                 .finding(
                     Finding(
-                        report.grown ? .loss : .warning, "filesystem.not-clean",
+                        report.grown || report.reshaped != nil ? .loss : .warning, "filesystem.not-clean",
                         what: report.grown
                             ? "Restored and compared, but after growing it its own checker is not content: \(verdict.evidence)"
-                            : "Restored as it was imaged, but its own checker is not content: \(verdict.evidence)",
+                            : report.reshaped != nil
+                                ? "Made to fit, restored and compared, but its own checker is not content: \(verdict.evidence)"
+                                : "Restored as it was imaged, but its own checker is not content: \(verdict.evidence)",
                         place: place)))
         }
     }

@@ -75,7 +75,8 @@ final class PreparedDisk {
             let volume = volumes[index].plan
             guard
                 let stream = try Reshaping.made(
-                    of: volume, disk: plan.sourceIndex, source, room: &room, events: events)
+                    of: volume, disk: plan.sourceIndex, sectors: plan.target.sectorSize, source, room: &room,
+                    events: events)
             else { continue }
             try PreparedDisk.requireRoom(for: stream, volume, plan)
             volumes[index].stream = stream

@@ -66,7 +66,7 @@ enum Reshaping {
 
     /// What is written of `volume` where that is not what was imaged; `nil` where it is.
     static func made(
-        of volume: VolumePlan, disk: Int, _ source: any RestoreSource, room: inout ScratchRoom,
+        of volume: VolumePlan, disk: Int, sectors: SectorSize, _ source: any RestoreSource, room: inout ScratchRoom,
         events: @escaping EventHandler
     ) throws(Fault) -> BlockStream? {
         switch volume.treatment {
@@ -82,7 +82,8 @@ enum Reshaping {
             }
             let original = try source.stream(disk: disk, volume: volume.sourceNumber)
             let recreator = try Recreator(volume.kind, room: room, events: events)
-            let made = try recreator.recreate(try source.volume(disk: disk, volume: volume.sourceNumber), size: size)
+            let made = try recreator.recreate(
+                try source.volume(disk: disk, volume: volume.sourceNumber), size: size, sectors: sectors)
             return noted(made, by: recreator.program, original, room: &room, events: events)
         }
     }
@@ -91,7 +92,8 @@ enum Reshaping {
         _ made: ShrunkVolume, by program: String, _ original: any RestoreStream, room: inout ScratchRoom,
         events: EventHandler
     ) -> BlockStream {
-        room.memory = room.memory.subtracting(made.figures.memory) ?? .zero
+        // The next one always has room for its tables; where there is a file, the rest goes there.
+        room.memory = max(.mebibytes(64), room.memory.subtracting(made.figures.memory) ?? .zero)
         for notice in made.notices { events(.finding(notice)) }
         let report = ReshapeReport(
             by: program, size: made.content.length, check: made.check.evidence, took: made.figures)

@@ -15,7 +15,8 @@ private func canMount(_ mkfs: String) -> Bool {
     guard geteuid() == 0, program != nil, Tool(mkfs, package: "").path != nil, let scratch = try? Scratch() else {
         return false
     }
-    let script = "truncate -s 320M image; $1 -q image; mkdir mnt; unshare -m mount -o loop image mnt"
+    let script =
+        "truncate -s 320M image; $1 -q image; mkdir mnt; unshare -m --propagation slave mount -o loop image mnt"
     return (try? scratch.sh(script, [mkfs])) != nil
 }
 
@@ -58,7 +59,7 @@ private let haveBtrfs = canMount("mkfs.btrfs")
         try scratch.sh(
             """
             truncate -s 320M image; mkfs.xfs -q image; mkdir mnt
-            unshare -m bash -euc 'mount -o loop image mnt; cp -a tree/. mnt/; umount mnt'
+            unshare -m --propagation slave bash -euc 'mount -o loop image mnt; cp -a tree/. mnt/; umount mnt'
             """)
         try look(scratch, "xfs") { tree in
             try check(tree, scratch)
@@ -74,7 +75,7 @@ private let haveBtrfs = canMount("mkfs.btrfs")
         try scratch.sh(
             """
             truncate -s 320M image; mkfs.btrfs -q image; mkdir mnt
-            unshare -m bash -euc 'mount -o loop image mnt; btrfs subvolume create mnt/@ >/dev/null; cp -a tree/. mnt/@/
+            unshare -m --propagation slave bash -euc 'mount -o loop image mnt; btrfs subvolume create mnt/@ >/dev/null; cp -a tree/. mnt/@/
               btrfs subvolume set-default $(btrfs subvolume list mnt | cut -d" " -f2) mnt; umount mnt'
             """)
         try look(scratch, "btrfs") { tree in try check(tree, scratch, below: "@/") }

@@ -19,11 +19,18 @@ struct SecondCopyTests {
     @discardableResult
     static func lose(
         _ extent: Extent, of image: String, in folder: ScratchFolder, filling byte: UInt8 = 0, kind: ContentKind,
-        states: [VolumeState] = [.damaged]
+        states: [VolumeState] = [.damaged], but name: (at: UInt64, text: String)? = nil
     ) throws -> String {
         let sound = try map(image)
         #expect(sound.wholeBecause == nil && sound.identity.kind == kind)
         try poke(image, extent.start.bytes, [UInt8](repeating: byte, count: extent.length.int ?? 0))
+        if let name {
+            // Where nothing at all is left, the copy may be that of an older filesystem.
+            let blank = try map(image)
+            let size = try FileSource(path: image).length
+            #expect(blank.identity.kind != kind && blank.used.byteCount == size)
+            try poke(image, name.at, Array(name.text.utf8))
+        }
         let broken = try map(image)
         #expect(broken.wholeBecause == nil, "\(kind.rawValue): \(broken.wholeBecause ?? "")")
         #expect(broken.identity.kind == kind && broken.identity.uuid == sound.identity.uuid)
@@ -115,8 +122,8 @@ struct SecondCopyTests {
         #expect(sound.states == [.journalToReplay])
         try poke(image, 1024, [UInt8](repeating: 0, count: 1024))
         let map = try Self.map(image)
-        #expect(map.wholeBecause == nil, "\(map.wholeBecause ?? "")")
-        #expect(map.states == [.journalToReplay, .damaged])
+        // Inodes that only the journal has cannot be compared with the bitmaps.
+        #expect(map.wholeBecause?.contains("its journal waits to be replayed") == true, "\(map.wholeBecause ?? "")")
         #expect(sound.used.extents.allSatisfy { map.used.covers($0) })
     }
 
@@ -157,7 +164,8 @@ struct SecondCopyTests {
         let folder = try ScratchFolder()
         let image = try FATTests.made(FATTests.shapes[shape], in: folder)
         let sector = try FATBootSector(parsing: FileSource(path: image).bytes(at: .zero, count: 512)).bytesPerSector
-        let copy = try Self.lose(Extent(from: .zero, to: sector), of: image, in: folder, kind: .fat)
+        let copy = try Self.lose(
+            Extent(from: .zero, to: sector), of: image, in: folder, kind: .fat, but: (82, "FAT32   "))
         // fsck.fat offers to put it back; mtools reads it then.
         try Tool("dd", package: "coreutils").check([
             "if=\(copy)", "of=\(copy)", "bs=\(sector.bytes)", "skip=6", "count=1", "conv=notrunc", "status=none",
@@ -186,7 +194,9 @@ struct SecondCopyTests {
         let folder = try ScratchFolder()
         let image = try folder.file("source.img", .mebibytes(64))
         try mkntfs.check(["-q", "-F", "-Q", image])
-        try Self.lose(Extent(from: .zero, to: ByteCount(512)), of: image, in: folder, filling: 0xFF, kind: .ntfs)
+        try Self.lose(
+            Extent(from: .zero, to: ByteCount(512)), of: image, in: folder, filling: 0xFF, kind: .ntfs,
+            but: (3, "NTFS    "))
     }
 
     @Test(.enabled(if: mkxfs.path != nil && xfsrepair.path != nil, "xfsprogs is needed"))
@@ -205,7 +215,7 @@ struct SecondCopyTests {
         let image = try folder.file("source.img", .mebibytes(384))
         try mkbtrfs.check(["-q", "--rootdir", folder.tree(symbolicLinks: true), image])
         let place = Extent(from: .kibibytes(64), to: .kibibytes(68))
-        let copy = try Self.lose(place, of: image, in: folder, kind: .btrfs)
+        let copy = try Self.lose(place, of: image, in: folder, kind: .btrfs, but: (65_536 + 64, "_BHRfS_M"))
         try btrfsTool.check(["rescue", "super-recover", "-y", copy], allowed: [2])
         #expect(try btrfsTool.run(["check", "--readonly", "--check-data-csum", copy]).status == 0)
     }

@@ -2,13 +2,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 import Blocks
-import FilesystemResize
+
 import Findings
 import Geometry
 import MachineModel
 import PointDisk
 import Testing
 import Tools
+
+@testable import FilesystemResize
 
 private let hasXFS = (try? shell.run(["-c", "grep -qw xfs /proc/filesystems"]).status) == 0
 
@@ -49,7 +51,7 @@ struct RecreateTests {
         let before = try FilledImage.mounted(image.path, "xfs", listing)
         let hash = try FilledImage.sha256(image.path)
         let recreator = try Recreator(.xfs, room: ScratchRoom(memory: .mebibytes(64)), events: { _ in })
-        let made = try recreator.recreate(try FileSource(path: image.path), size: .mebibytes(336))
+        let made = try recreator.recreate(try FileSource(path: image.path), size: .mebibytes(336), sectors: .s512)
         let figures = made.figures
         print(
             """
@@ -76,5 +78,22 @@ struct RecreateTests {
         } throws: {
             ($0 as? Fault)?.code == .unsupported
         }
+    }
+
+    @Test func sectorsAreNoSmallerThanTheDisks() throws {
+        let shown = """
+            meta-data=/dev/loop0  isize=512    agcount=4, agsize=32768 blks
+                     =            sectsz=512   attr=2, projid32bit=1
+                     =            crc=1        finobt=1, sparse=1, rmapbt=0
+            data     =            bsize=4096   blocks=131072, imaxpct=25
+            """
+        func size(_ sectors: SectorSize) throws -> String? {
+            let options = try XFSMaker.features(shown, sectors: sectors)
+            return options.firstIndex(of: "-s").map { options[$0 + 1] }
+        }
+        #expect(try size(.s512) == "size=512" && size(.s4096) == "size=4096")
+        let small = shown.replacing("bsize=4096", with: "bsize=1024")
+        #expect(throws: Fault.self) { try XFSMaker.features(small, sectors: .s4096) }
+        #expect(throws: Never.self) { try XFSMaker.features(small, sectors: .s512) }
     }
 }

@@ -50,7 +50,7 @@ struct FilledImage {
             : "mount -t \(kind) -o loop,\(writing ? "rw" : kind == "xfs" ? "ro,norecovery,nouuid" : "ro")"
         return try Tool("unshare", package: "util-linux").check(
             [
-                "-m", "bash", "-c",
+                "-m", "--propagation", "slave", "bash", "-c",
                 """
                 set -e; mkdir "$1.mnt"; \(mount) "$1" "$1.mnt"
                 trap 'cd /; umount "$1.mnt"; rmdir "$1.mnt"' EXIT
@@ -106,7 +106,7 @@ struct FilledImage {
                 for name in victims[:50]: os.remove(name)
                 del victims[:50]
                 os.sync()
-            if full < 65: sys.exit("only %d %% full" % full)
+            if full < 50: sys.exit("only %d %% full" % full)
             EOF
             sync; \(FilledImage.listing)
             """)

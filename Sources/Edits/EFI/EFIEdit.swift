@@ -73,7 +73,13 @@ public struct EFIEditList: Hashable, Sendable, Codable {
             } catch {
                 var fault = error
                 // What failed may have been written in part.
-                let half = (try? store.read(edit.variable)) != edit.old ? [edit] : []
+                var isHalf = true
+                if let now = try? store.read(edit.variable) {
+                    isHalf = now != edit.old
+                } else if edit.old == nil {
+                    isHalf = ((try? store.names()) ?? [edit.variable]).contains(edit.variable)
+                }
+                let half = isHalf ? [edit] : []
                 var left: [String] = []
                 for edit in half + done.reversed() {
                     do throws(Fault) { try EFIEditList.make(edit.inverse, in: store) } catch {

@@ -197,18 +197,18 @@ public final class EFIVariableFile: EFIVariableStore {
     }
 
     private func replaceFile(with bytes: [UInt8]) throws(Fault) {
-        let beside = place + ".relight-new"
-        func fault(_ error: Int32) -> Fault {
-            unsafe _ = unlink(beside)
-            return Fault(
-                .efiFailed, what: "It cannot be written: \(unsafe String(cString: strerror(error))).", place: place,
-                remedy: "Nothing was changed. Check the folder's permissions and its free room.")
-        }
+        // A link stays one: what it leads to is replaced.
+        guard let resolved = unsafe realpath(place, nil) else { throw failed(errno, nil) }
+        defer { unsafe free(resolved) }
+        let path = unsafe String(cString: resolved)
+        let beside = path + ".relight-new"
         var status = stat()
-        guard unsafe stat(place, &status) == 0 else { throw fault(errno) }
-        let descriptor = unsafe relight_open(beside, O_WRONLY | O_CREAT | O_TRUNC, status.st_mode & 0o7777)
-        guard descriptor >= 0 else { throw fault(-descriptor) }
-        var error: Int32 = 0
+        guard unsafe stat(path, &status) == 0 else { throw failed(errno, nil) }
+        let descriptor = unsafe relight_open(beside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0 else { throw failed(-descriptor, nil) }
+        // Whose it is and who may use it stays: a virtual machine opens it as its own user.
+        var error: Int32 = fchown(descriptor, status.st_uid, status.st_gid) == 0 ? 0 : errno
+        if error == 0, fchmod(descriptor, status.st_mode & 0o7777) != 0 { error = errno }
         var written = 0
         while written < bytes.count, error == 0 {
             let count = unsafe bytes.withUnsafeBytes { buffer in
@@ -224,7 +224,22 @@ public final class EFIVariableFile: EFIVariableStore {
         }
         if error == 0, fsync(descriptor) != 0 { error = errno }
         if close(descriptor) != 0, error == 0 { error = errno }
-        if error == 0, unsafe rename(beside, place) != 0 { error = errno }
-        guard error == 0 else { throw fault(error) }
+        if error == 0, unsafe rename(beside, path) != 0 { error = errno }
+        guard error == 0 else { throw failed(error, beside) }
+        let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
+        let handle = unsafe relight_open(folder, O_RDONLY | O_DIRECTORY, 0)
+        if handle >= 0 {
+            _ = fsync(handle)
+            close(handle)
+        }
+    }
+
+    private func failed(_ error: Int32, _ remains: String?) -> Fault {
+        if let remains { unsafe _ = unlink(remains) }
+        return Fault(
+            .efiFailed, what: "It cannot be written: \(unsafe String(cString: strerror(error))).", place: place,
+            remedy: error == EEXIST
+                ? "Nothing was changed. Another program changes it now, or one was stopped: remove \(place).relight-new."
+                : "Nothing was changed. Check the folder's permissions and its free room.")
     }
 }

@@ -128,7 +128,7 @@ extension WireReader {
         let what = try text()
         let where_ = try text()
         let remedy = try text()
-        let known: [FaultCode] = [.treeDamaged, .unsupported, .unreadable, .interrupted]
+        let known: [FaultCode] = [.treeDamaged, .unsupported, .unreadable]
         return Fault(
             known.first { $0.rawValue == code } ?? .treeDamaged, what: what, place: where_.isEmpty ? place : where_,
             remedy: remedy)

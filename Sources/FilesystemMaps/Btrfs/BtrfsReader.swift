@@ -57,18 +57,13 @@ enum BtrfsReader {
         }
     }
 
-    /// What libblkid does not recognise: a volume with Btrfs's magic where the first superblock lies, or nothing at all
-    /// up to there, and a sound copy of that elsewhere.
+    /// What libblkid does not recognise: a volume with Btrfs's magic where the first superblock lies, and a sound copy of
+    /// that elsewhere. Where nothing is left of the first, the copies may be those of an older filesystem.
     @Sendable static func recognise(_ volume: any BlockSource) throws(Fault) -> Identity? {
         let place = BtrfsSuperblock.places[0]
         guard volume.holds(BtrfsSuperblock.size, at: place) else { return nil }
         let first = Fields("the superblock", try volume.bytes(at: place, count: BtrfsSuperblock.size))
-        if !first.matches("_BHRfS_M", at: 64) {
-            guard Lost.isBlank(first.bytes), Lost.isBlank(try volume.bytes(at: .zero, count: 65_536)) else {
-                return nil
-            }
-        }
-        guard let member = try? BtrfsMember(volume) else { return nil }
+        guard first.matches("_BHRfS_M", at: 64), let member = try? BtrfsMember(volume) else { return nil }
         let label = member.superblock.label
         return Identity(
             kind: .btrfs, usage: .filesystem, label: label.isEmpty ? nil : label, uuid: member.superblock.uuidText)

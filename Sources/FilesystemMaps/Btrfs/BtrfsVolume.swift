@@ -86,6 +86,9 @@ final class BtrfsVolume {
             else { throw .damaged("Its devices do not belong together.") }
             guard other.generation == superblock.generation, other.root == superblock.root,
                 other.chunkRoot == superblock.chunkRoot, other.logRoot == superblock.logRoot,
+                other.rootLevel == superblock.rootLevel, other.chunkRootLevel == superblock.chunkRootLevel,
+                other.chunkRootGeneration == superblock.chunkRootGeneration,
+                other.logRootLevel == superblock.logRootLevel, other.bytesUsed == superblock.bytesUsed,
                 other.devices == superblock.devices
             else {
                 throw .whole(

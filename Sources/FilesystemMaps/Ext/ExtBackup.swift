@@ -176,6 +176,10 @@ extension ExtReader {
                     + "`e2fsck` on it.")
         }
         try mapReplayed(backup.volume, backup.superblock, into: &result, isCopy: true)
+        guard !result.states.contains(.journalToReplay) else {
+            // Inodes that only the journal has are not among those that are looked at.
+            throw .damaged("\(lost), but its journal waits to be replayed. Run `e2fsck` on it.")
+        }
         try backup.requireAllInodes(in: result.used)
         result.minimum = nil
         result.minimumIs = nil

@@ -57,12 +57,12 @@ enum FATReader {
 }
 
 extension FATReader {
-    /// What libblkid does not recognise: a volume whose first sector is blank or still has FAT32's name, and whose backup
-    /// boot sector is sound.
+    /// What libblkid does not recognise: a volume whose first sector still has FAT32's name, and whose backup boot sector is
+    /// sound. Behind a blank one the backup may be that of an older filesystem.
     @Sendable static func recognise(_ volume: any BlockSource) throws(Fault) -> Identity? {
         guard volume.holds(512, at: .zero) else { return nil }
         let first = Fields("the boot sector", try volume.bytes(at: .zero, count: 512))
-        guard Lost.isBlank(first.bytes) || first.matches(FATBootSector.name32, at: 82),
+        guard first.matches(FATBootSector.name32, at: 82),
             let backup = try? backup(volume)
         else { return nil }
         let serial = Hex.number(backup.boot.serial)

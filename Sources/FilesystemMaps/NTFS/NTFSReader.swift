@@ -25,12 +25,13 @@ enum NTFSReader {
         try VolumeMap.made(of: volume, identity) { (result) throws(MapProblem) in try map(volume, into: &result) }
     }
 
-    /// What libblkid does not recognise because a first copy is damaged: a volume whose first sector is blank or still has
-    /// NTFS's name. A backup boot sector alone says nothing, since an encrypted volume may have been laid over an old NTFS.
+    /// What libblkid does not recognise because a first copy is damaged: a volume whose first sector still has NTFS's name. A
+    /// backup boot sector behind a blank one says nothing: an encrypted volume whose head was lost, or a format that leaves
+    /// the first sector blank, may have been laid over an old NTFS.
     @Sendable static func recognise(_ volume: any BlockSource) throws(Fault) -> Identity? {
         guard volume.holds(512, at: .zero) else { return nil }
         let first = Fields("the boot sector", try volume.bytes(at: .zero, count: 512))
-        guard first.matches(NTFSBootSector.name, at: 3) || Lost.isBlank(first.bytes), let (boot, _) = try? boot(volume)
+        guard first.matches(NTFSBootSector.name, at: 3), let (boot, _) = try? boot(volume)
         else { return nil }
         return Identity(kind: .ntfs, usage: .filesystem, uuid: boot.serialText)
     }
