@@ -108,7 +108,16 @@ enum Reshaping {
     ) throws(Fault) -> BlockStream {
         let original = try source.stream(disk: disk, volume: volume)
         let shrinker = try Shrinker(kind, room: room, events: events)
-        let shrunk = try shrinker.shrink(try source.volume(disk: disk, volume: volume), to: size)
+        let below = try source.volume(disk: disk, volume: volume)
+        let shrunk: ShrunkVolume
+        do throws(Fault) {
+            shrunk = try shrinker.shrink(below, to: size)
+        } catch {
+            guard error.code == .toolFailed else { throw error }
+            // On an overlay: no target has been touched.
+            throw Fault(
+                .cannotShrink, what: "\(error.what) Nothing was written.", place: error.place, remedy: error.remedy)
+        }
         return noted(shrunk, by: shrinker.resizer, original, room: &room, events: events)
     }
 

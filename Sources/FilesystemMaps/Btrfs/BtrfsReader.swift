@@ -72,6 +72,12 @@ enum BtrfsReader {
     private static func begin(_ result: inout VolumeMap, _ member: BtrfsMember) {
         result.blockSize = ByteCount(member.superblock.sectorSize)
         result.filesystemSize = member.superblock.deviceSize
+        if member.isCopy {
+            // libblkid read what is left of the first superblock.
+            let label = member.superblock.label
+            result.identity.uuid = member.superblock.uuidText
+            result.identity.label = label.isEmpty ? nil : label
+        }
     }
 
     private static func fill(
