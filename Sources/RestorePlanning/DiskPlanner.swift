@@ -482,6 +482,12 @@ struct DiskPlanner {
         let kind: TableKind = wish.table == .auto ? table.kind : wish.table == .gpt ? .gpt : .mbr
         let sameSectors = source.sectorSize == target.sectorSize
         let converts = kind != table.kind
+        if converts {
+            note(
+                .warning, "id.converted",
+                "The partitions of a table of another kind have other identifiers: what names them by PARTUUID (kernel line, "
+                    + "fstab) or by a boot entry of UEFI does not find them.", target.path)
+        }
         let layout = wish.layout
         if layout == .exact, converts || !sameSectors || !wishes.drop.isEmpty || !wishes.sizes.isEmpty {
             return refuse(

@@ -96,7 +96,8 @@ import Testing
                 #expect(percent == 100 || report.records < all.records)
                 records += report.records
             }
-            #expect(percent == 30 ? records > all.records : records == all.records, "\(percent) %")
+            // What four shares of 30 % have twice may be a part of no record.
+            #expect(percent == 30 ? records >= all.records : records == all.records, "\(percent) %")
         }
     }
 
