@@ -394,6 +394,8 @@ struct LayoutRefusalTests {
         (#"v["fixUps"] = [{"hiddenSectors": 5}]"#, 4), (#"d["table"]["partitions"][0]["first"] = 0"#, 4),
         (#"d["table"]["gpt"]["entryCount"] = 4294967295"#, 4), (#"d["keeps"] = d["table"]"#, 4),
         (#"d["keeps"] = d["table"]; del d["table"]"#, 4),
+        (#"d["volumes"].remove(v)"#, 4), (#"v["kind"] = "unknown""#, 4),
+        (#"d["target"]["path"] = d["target"]["path"].replace("/target", "/./target")"#, 4),
     ]) func aChangedPlanIsRefused(_ change: String, _ status: Int32) throws {
         let target = try scratch.file("target.img", "64M")
         let plan = "\(scratch.path)/plan.json"
